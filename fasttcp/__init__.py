@@ -1,0 +1,1 @@
+"""fasttcp: the state of millions of TCP connections in one Python process."""
