@@ -73,3 +73,75 @@ cdef struct Segment:
     uint8_t  options        # 71
     uint32_t ip_bytes       # 72  length of the IP datagram, headers and all (IPv6: 40 + payload length)
     uint32_t info           # 76
+
+
+# Row.flags: which way round the sides are, what was learnt in the handshake, what is pending
+cdef enum:
+    ROW_IPV6 = 0x0001           # the addresses stand in Table.addr6; Row.addr holds 64 bits of their hash
+    ROW_SIDE_1_OPENED = 0x0002  # observer: side 1 is the originator (else side 0)
+    ROW_PARTIAL = 0x0004        # observer: picked up mid-stream, the handshake was not seen
+    ROW_SCALED_0 = 0x0008       # observer: the SYN of side 0 was seen, so its window scale (perhaps 0) is known
+    ROW_SCALED_1 = 0x0010
+    ROW_SYN_PENDING = 0x0020    # observer: a SYN with another sequence number waits for the other side's answer (half-open)
+    ROW_ORPHAN = 0x0040         # endpoint: the application has let go of it
+    ROW_PASSIVE = 0x0080        # endpoint: it came out of a LISTEN row
+    ROW_SHIFT_0 = 8             # bits 8 to 11: window shift of side 0 (0 to 14, RFC 7323 section 2.3)
+    ROW_SHIFT_1 = 12            # bits 12 to 15: window shift of side 1
+
+
+cdef struct Half:               # observer: what one host has shown on the wire
+    seq_t    snd_nxt            # one past the highest sequence number it has sent (SND.NXT as far as seen)
+    seq_t    rcv_nxt            # the highest acknowledgment it has sent (its RCV.NXT as far as seen)
+    uint16_t window             # its last advertised window, unscaled
+    uint16_t packets            # low 16 bits of its packets; the carry is in Observed.packets_high
+    uint32_t bytes              # low 32 bits of its payload bytes, repeated ones too; carry in Observed.bytes_high
+
+
+cdef struct Tcb:                # endpoint: the transmission control block, as far as every event needs it
+    seq_t    snd_una            # RFC 9293 section 3.3.1
+    seq_t    snd_nxt
+    seq_t    rcv_nxt
+    seq_t    snd_wl1
+    seq_t    snd_wl2
+    uint32_t snd_wnd            # bytes, scaled
+    uint32_t rcv_wnd            # bytes, scaled
+    uint8_t  retries            # retransmissions of what stands at snd_una, or keepalive probes unanswered
+    uint8_t  timer              # which TIMER_... is armed
+    uint16_t mss                # bytes of data in one segment to the peer
+
+
+cdef union Seat:
+    Half half[2]
+    Tcb tcb
+
+
+cdef struct Row:
+    uint32_t addr[2]            # 0   IPv4 addresses in network order; IPv6: 64 bits of their keyed hash
+    uint16_t port[2]            # 8   host order
+    uint8_t  state[2]           # 12  State of each side; endpoint: state[1] stays CLOSED
+    uint16_t parked             # 14  low 16 bits of the tick at which the wheel will look at this row
+    tick_t   deadline           # 16  when the armed timer is due; free row: the next free row
+    uint16_t flags              # 20
+    uint16_t aux                # 22  endpoint: see endpoint.pxd; observer: a letter's worth of what was seen
+    int64_t  last_ns            # 24  time of the last segment
+    Seat     seat               # 32
+
+
+# Every cold record begins with these fields.
+cdef struct Cold:
+    uint32_t generation         # counts the lives of this row; odd while it is in use
+    uint32_t timer_at           # where its entry stands in the wheel: chunk * 14 + place; NO_TIMER when nothing is armed
+    int64_t  first_ns           # time of the first segment or call
+
+
+cdef struct Observed:           # observer seat, 40 bytes
+    Cold     head
+    seq_t    isn[2]
+    uint32_t retransmitted[2]   # segments that brought nothing new
+    uint16_t packets_high[2]
+    uint16_t bytes_high[2]
+
+
+cdef enum:
+    NO_TIMER = 0xFFFFFFFF
+    NO_ROW = 0xFFFFFFFF
