@@ -1,0 +1,88 @@
+# The observer seat: a tap on the wire. Each row is a connection, each of its sides one host's half.
+#
+# A segment from A to B is evidence of what A did (a FIN is A's CLOSE) and, unless lost behind the tap, of what B
+# receives; both go through the one machine of spec.py. The tap's tolerance lies in three rules:
+#   - what must have happened is inferred first: a host that acknowledges a SYN+ACK which was never captured has received it;
+#   - what is received is assumed at once, and put right when the wire says otherwise (CROSSED_SYN, CROSSED_FIN);
+#   - what repeats is counted and changes nothing.
+#
+# Must not live here: how a segment was captured, what a log looks like, any clock.
+#
+# Cost: one index line and one row line an event; the cold record is touched at the beginning, the end, on
+# retransmissions and on carries of the 16-bit packet counter.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from fasttcp.core.layout cimport Segment, ns_t, row_t, tick_t
+from fasttcp.core.seat cimport Engine
+
+cdef enum:
+    BATCH = 32                      # segments whose lines are prefetched together
+
+# Verdict of one segment: what apply() writes for it, 8 bytes
+cdef enum:
+    V_NEW = 0x0001                  # the first segment of a connection
+    V_REPLACED = 0x0002             # ... which ended another on the same 4-tuple
+    V_PARTIAL = 0x0004              # ... which began before the capture did
+    V_RETRANSMITTED = 0x0008        # it brought nothing new
+    V_DUPLICATE = 0x0010            # the same packet captured twice
+    V_GAP = 0x0020                  # it follows, or acknowledges, data that were not seen
+    V_ILLEGAL = 0x0040              # SYN with FIN or RST, no flag at all, FIN without ACK
+    V_SUSPECT = 0x0080              # RST outside the window, SYN on a live connection, ACK of the impossible
+    V_LATE = 0x0100                 # its time is older than the newest seen
+    V_CHANGED = 0x0200              # a state changed
+    V_FULL = 0x0400                 # no row: the table is full
+    V_STRAY = 0x0800                # no row: nothing to be learnt from it (a RST for an unknown connection)
+
+cdef struct Verdict:
+    row_t    row                    # NO_ROW when it belongs to none
+    uint16_t flags                  # V_...
+    uint8_t  state[2]               # of both sides after it
+
+# What an upper floor may hang into the observer: all pointers may be NULL. `context` is theirs.
+cdef struct Watch:
+    void *context
+    # A SYN came on a known 4-tuple: does a new connection begin? Asked before the segment is applied.
+    bint (*splits)(void *context, Observer *o, row_t row, int side, const Segment *segment) noexcept nogil
+    # A segment was applied to its row; `before` are both states before it. Returns when the row's timer is due (ns), 0 for
+    # the observer's own time-out.
+    ns_t (*seen)(
+        void *context, Observer *o, row_t row, int side, const Segment *segment, uint16_t verdict
+    ) noexcept nogil
+    # The row's timer is due: 0 ends the connection, another time (ns) is the next look.
+    ns_t (*due)(void *context, Observer *o, row_t row, ns_t now_ns) noexcept nogil
+    # The connection is over; its row is freed after this call. `event` is the Event that ended it.
+    void (*ended)(void *context, Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil
+    char    *lines                  # one record of `stride` bytes a row, prefetched together with the row
+    uint32_t stride
+
+cdef struct Tallies:                # of the whole table; columns of fasttcp.ConnectionTable.tallies()
+    uint64_t segments
+    uint64_t connections            # begun
+    uint64_t partial                # of which picked up mid-stream
+    uint64_t replaced               # of which on a 4-tuple whose old connection had to end for it
+    uint64_t ended
+    uint64_t retransmitted
+    uint64_t duplicates
+    uint64_t illegal
+    uint64_t suspect
+    uint64_t late
+    uint64_t stray
+    uint64_t full                   # segments without a row because the table was full
+    uint64_t evicted
+    uint64_t missed_bytes           # acknowledged or jumped over, never captured
+
+cdef struct Observer:
+    Engine   engine                 # first, so that an Observer is an Engine
+    Watch    watch
+    Tallies  tallies
+    tick_t   timeout[256]           # ticks of silence by state[0] * 16 + state[1], until a row is given up
+    ns_t     next_advance_ns        # the segment clock may fire timers from here on
+    uint8_t  pick_up                # 0: handshakes only; 1: any ACK opens a row; 2: anything does
+    uint8_t  evict                  # when full: make room by the stated order
+
+cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcept nogil
+cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil
+cdef uint32_t observer_advance(Observer *o, ns_t now_ns, uint32_t budget) noexcept nogil
+cdef void observer_end(Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil
+cdef bint observer_over(Observer *o, row_t row) noexcept nogil

@@ -1,0 +1,512 @@
+"""The observer seat; see observer.pxd for what it promises."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from fasttcp.core.hash cimport Key, key_observed
+from fasttcp.core.index cimport index_hint, index_prefetch
+from fasttcp.core.layout cimport (
+    ACK, FIN, NO_ROW, OPT_WSCALE, ROW_PARTIAL, ROW_SCALED_0, ROW_SHIFT_0, ROW_SIDE_1_OPENED, ROW_SYN_PENDING, RST, SYN,
+    Half, Observed, Row, Segment, ns_t, row_t, seq_le, seq_lt, seq_t, tick_t,
+)
+from fasttcp.core.names cimport (
+    A_START_2MSL, E_ABORT, E_CLOSE, E_CROSSED_FIN, E_CROSSED_SYN, E_EVICTED, E_OPEN_ACTIVE, E_OPEN_PASSIVE,
+    E_PICKED_UP, E_RCV_ACK_OF_FIN, E_RCV_ACK_OF_SYN, E_RCV_FIN, E_RCV_FIN_AGAIN, E_RCV_RST, E_RCV_SYN, E_RCV_SYN_ACK,
+    E_REPLACED, E_TIMEOUT_2MSL, E_TIMEOUT_IDLE, S_CLOSE_WAIT, S_CLOSED, S_CLOSING, S_ESTABLISHED, S_FIN_WAIT_1,
+    S_FIN_WAIT_2, S_LAST_ACK, S_LISTEN, S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT,
+)
+from fasttcp.core.seat cimport Engine, fire
+from fasttcp.core.store cimport (
+    Table, store_arm, store_cold, store_disarm, store_evict_candidate, store_find, store_insert, store_prefetch_row,
+    store_remove, store_tick,
+)
+from fasttcp.core.wheel cimport wheel_advance
+
+cdef extern from "prefetch.h":
+    void prefetch_write "FASTTCP_PREFETCH_WRITE" (const void *line) noexcept nogil
+
+cdef enum:
+    NO_SHIFT = 15               # in the shift bits of a side whose SYN carried no window scale option
+    MAX_SHIFT = 14              # RFC 7323 section 2.3
+    DUE_BATCH = 64
+    TWIN_NS = 2000000           # 2 ms: no retransmission comes sooner (the shortest RTO is 200 ms), a second tap's copy does
+
+
+# ---- small readings of a row -----------------------------------------------------------------------------------------
+
+cdef inline Observed *observed(Observer *o, row_t row) noexcept nogil:
+    return <Observed *>store_cold(&o.engine.table, row)
+
+
+cdef inline bint syn_seen(const Row *row, int side) noexcept nogil:
+    return (row.flags & (ROW_SCALED_0 << side)) != 0
+
+
+cdef inline uint32_t window_of(const Row *row, int side) noexcept nogil:
+    """The last window that `side` advertised, in bytes; as wide as it may be while the scale is not known."""
+    cdef uint32_t mine = (row.flags >> (ROW_SHIFT_0 + 4 * side)) & 15
+    cdef uint32_t other = (row.flags >> (ROW_SHIFT_0 + 4 * (1 - side))) & 15
+    if not (syn_seen(row, 0) and syn_seen(row, 1)):
+        return <uint32_t>row.seat.half[side].window << MAX_SHIFT
+    if mine == NO_SHIFT or other == NO_SHIFT:       # both must have offered it (RFC 7323 section 2.2)
+        return row.seat.half[side].window
+    return <uint32_t>row.seat.half[side].window << mine
+
+
+cdef bint observer_over(Observer *o, row_t row) noexcept nogil:
+    """Nothing more can come of this connection: a SYN on its 4-tuple begins another (case 51)."""
+    cdef const Row *r = &o.engine.table.rows[row]
+    cdef bint first = r.state[0] == S_CLOSED or r.state[0] == S_TIME_WAIT
+    return first and (r.state[1] == S_CLOSED or r.state[1] == S_TIME_WAIT)
+
+
+cdef inline void count_packet(Observer *o, row_t row, int side, uint32_t payload) noexcept nogil:
+    cdef Half *half = &o.engine.table.rows[row].seat.half[side]
+    cdef uint32_t before = half.bytes
+    half.packets += 1
+    half.bytes += payload
+    if half.packets == 0:
+        observed(o, row).packets_high[side] += 1
+    if half.bytes < before:
+        observed(o, row).bytes_high[side] += 1
+
+
+# ---- the end of a connection -----------------------------------------------------------------------------------------
+
+cdef void observer_end(Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil:
+    """Take `event` in both halves that are not closed yet, hand the connection out, free its row."""
+    cdef Row *r = &o.engine.table.rows[row]
+    cdef int side
+    if r.state[0] == S_CLOSED and r.state[1] == S_CLOSED and r.aux != 0 and event != E_REPLACED:
+        event = r.aux & 0xFF                        # it was closed before; only its row had lingered
+    if o.watch.ended != NULL:                       # before the halves are closed: their last states are the result
+        o.watch.ended(o.watch.context, o, row, event, when_ns)
+    for side in range(2):
+        if r.state[side] == S_CLOSED:
+            continue
+        if event == E_TIMEOUT_2MSL and r.state[side] != S_TIME_WAIT:
+            fire(&o.engine, row, side, E_TIMEOUT_IDLE, NULL, when_ns)
+        else:
+            fire(&o.engine, row, side, event, NULL, when_ns)
+    o.tallies.ended += 1
+    store_remove(&o.engine.table, row)
+
+
+cdef inline void arm(Observer *o, row_t row, ns_t now_ns) noexcept nogil:
+    cdef Row *r = &o.engine.table.rows[row]
+    cdef tick_t silence = o.timeout[r.state[0] * 16 + r.state[1]]
+    # One tick more, since the present one has partly passed: never early.
+    store_arm(&o.engine.table, row, store_tick(&o.engine.table, now_ns) + silence + 1)
+
+
+cdef uint32_t observer_advance(Observer *o, ns_t now_ns, uint32_t budget) noexcept nogil:
+    """Fire what is due at `now_ns`, looking at `budget` timers at most. Returns how many it has looked at."""
+    cdef Table *t = &o.engine.table
+    cdef row_t due[DUE_BATCH]
+    cdef uint32_t looked = 0, spent, n, i
+    cdef ns_t later
+    cdef Row *r
+    cdef int event
+    if now_ns > t.now_ns:
+        t.now_ns = now_ns
+    while looked < budget:
+        n = wheel_advance(
+            &t.wheel, t.rows, t.cold, t.cold_stride, store_tick(t, t.now_ns), budget - looked, due, DUE_BATCH, &spent
+        )
+        looked += spent
+        for i in range(n):
+            if o.watch.due != NULL:
+                later = o.watch.due(o.watch.context, o, due[i], t.now_ns)
+                if later > t.now_ns:
+                    store_arm(t, due[i], store_tick(t, later) + 1)
+                    continue
+            r = &t.rows[due[i]]
+            event = E_TIMEOUT_IDLE
+            if r.state[0] == S_TIME_WAIT or r.state[1] == S_TIME_WAIT:
+                event = E_TIMEOUT_2MSL
+            observer_end(o, due[i], event, t.now_ns)
+        if n == 0 and spent == 0:
+            break
+    o.next_advance_ns = t.now_ns + t.tick_ns if looked < budget else t.now_ns
+    return looked
+
+
+# ---- the beginning of a connection -----------------------------------------------------------------------------------
+
+cdef row_t begin(Observer *o, const Key *key, const Segment *segment, uint16_t *verdict) noexcept nogil:
+    """A row for the first segment of a connection, in the states that this segment proves. NO_ROW: there is none."""
+    cdef Table *t = &o.engine.table
+    cdef int s = key.side, r = 1 - key.side
+    cdef bint opening = (segment.flags & (SYN | RST | FIN)) == SYN
+    cdef row_t row = NO_ROW
+    cdef Row *line
+    cdef Observed *cold
+    if not opening and (o.pick_up == 0 or (o.pick_up == 1 and (segment.flags & (SYN | RST | ACK)) != ACK)):
+        o.tallies.stray += 1
+        verdict[0] |= V_STRAY
+        return NO_ROW
+    if store_insert(t, key, t.now_ns, &row) != 0:
+        if o.evict and store_evict_candidate(t, &row):
+            o.tallies.evicted += 1
+            observer_end(o, row, E_EVICTED, t.now_ns)
+        if not o.evict or store_insert(t, key, t.now_ns, &row) != 0:
+            o.tallies.full += 1
+            verdict[0] |= V_FULL
+            return NO_ROW
+    o.tallies.connections += 1
+    verdict[0] |= V_NEW | V_CHANGED
+    line = &t.rows[row]
+    line.last_ns = segment.time_ns
+    cold = observed(o, row)
+    cold.head.first_ns = segment.time_ns
+    cold.isn[s] = segment.seq
+    cold.isn[r] = segment.ack - 1 if segment.flags & ACK else 0
+    line.seat.half[s].snd_nxt = segment.seq
+    line.seat.half[r].snd_nxt = segment.ack if segment.flags & ACK else 0
+    line.seat.half[s].rcv_nxt = line.seat.half[r].snd_nxt
+    line.seat.half[r].rcv_nxt = segment.seq
+    if not opening:
+        o.tallies.partial += 1
+        verdict[0] |= V_PARTIAL
+        line.flags |= ROW_PARTIAL
+        if s == 1:
+            line.flags |= ROW_SIDE_1_OPENED
+        if (segment.flags & (SYN | RST | ACK)) == ACK:
+            fire(&o.engine, row, 0, E_PICKED_UP, segment, segment.time_ns)
+            fire(&o.engine, row, 1, E_PICKED_UP, segment, segment.time_ns)
+        return row
+    learn_syn(line, s, segment)
+    if segment.flags & ACK:                         # SYN+ACK: its sender is the responder (case 53)
+        if r == 1:
+            line.flags |= ROW_SIDE_1_OPENED
+        fire(&o.engine, row, r, E_OPEN_ACTIVE, segment, segment.time_ns)
+        fire(&o.engine, row, s, E_OPEN_PASSIVE, segment, segment.time_ns)
+        fire(&o.engine, row, s, E_RCV_SYN, segment, segment.time_ns)
+        fire(&o.engine, row, r, E_RCV_SYN_ACK, segment, segment.time_ns)
+    else:
+        if s == 1:
+            line.flags |= ROW_SIDE_1_OPENED
+        fire(&o.engine, row, s, E_OPEN_ACTIVE, segment, segment.time_ns)
+        fire(&o.engine, row, r, E_OPEN_PASSIVE, segment, segment.time_ns)
+        fire(&o.engine, row, r, E_RCV_SYN, segment, segment.time_ns)
+    return row
+
+
+cdef void learn_syn(Row *line, int side, const Segment *segment) noexcept nogil:
+    """What a SYN says once: the sequence number, the window and its scale."""
+    cdef uint32_t shift = NO_SHIFT
+    cdef uint32_t at = ROW_SHIFT_0 + 4 * side
+    if segment.options & OPT_WSCALE:
+        shift = segment.wscale if segment.wscale <= MAX_SHIFT else MAX_SHIFT
+    line.flags = <uint16_t>((line.flags & ~(15 << at)) | (shift << at) | (ROW_SCALED_0 << side))
+    line.seat.half[side].snd_nxt = segment.seq + 1 + segment.payload
+
+
+# ---- one segment on a known connection -------------------------------------------------------------------------------
+# Each returns the verdict's flags. `s` is the sender's side, `r` the receiver's.
+
+cdef uint16_t see_rst(Observer *o, row_t row, int s, const Segment *segment) noexcept nogil:
+    cdef Row *line = &o.engine.table.rows[row]
+    cdef int r = 1 - s
+    cdef Half *sender = &line.seat.half[s]
+    cdef Half *receiver = &line.seat.half[r]
+    cdef uint32_t window
+    cdef bint believed
+    if line.state[0] == S_CLOSED and line.state[1] == S_CLOSED:
+        return V_RETRANSMITTED
+    if line.state[r] == S_SYN_SENT:                 # only an ACK of its SYN convinces it (cases 5 and 6)
+        believed = (segment.flags & ACK) != 0 and segment.ack == receiver.snd_nxt
+    elif line.state[s] == S_SYN_SENT and not syn_seen(line, r):
+        believed = segment.seq == sender.snd_nxt    # it backs out of its own opening
+    else:
+        window = window_of(line, r)
+        believed = (
+            segment.seq == sender.snd_nxt
+            or segment.seq - receiver.rcv_nxt <= window
+            or segment.seq + 1 == receiver.rcv_nxt  # a FIN before it was not counted by its sender (case 20)
+        )
+    if not believed:
+        return V_SUSPECT
+    line.aux = E_RCV_RST
+    if line.state[r] != S_CLOSED:
+        if line.state[r] != S_LISTEN:
+            fire(&o.engine, row, r, E_RCV_RST, segment, segment.time_ns)
+        else:
+            fire(&o.engine, row, r, E_ABORT, segment, segment.time_ns)
+    if line.state[s] != S_CLOSED:
+        fire(&o.engine, row, s, E_ABORT, segment, segment.time_ns)
+    return V_CHANGED
+
+
+cdef uint16_t see_syn(Observer *o, row_t row, int s, const Segment *segment) noexcept nogil:
+    """SYN without ACK on a connection that lives (a new one has been told apart before)."""
+    cdef Row *line = &o.engine.table.rows[row]
+    cdef Observed *cold = observed(o, row)
+    cdef int r = 1 - s
+    if segment.seq == cold.isn[s] and not line.flags & ROW_PARTIAL:
+        if not syn_seen(line, s):                   # it was overtaken by its own SYN+ACK (case 53)
+            learn_syn_late(line, s, segment)
+            return 0
+        return V_RETRANSMITTED
+    if line.state[s] == S_SYN_RCVD and line.state[r] == S_SYN_SENT and not syn_seen(line, s):
+        cold.isn[s] = segment.seq
+        learn_syn(line, s, segment)
+        fire(&o.engine, row, s, E_CROSSED_SYN, segment, segment.time_ns)
+        fire(&o.engine, row, r, E_RCV_SYN, segment, segment.time_ns)
+        return V_CHANGED
+    line.flags |= ROW_SYN_PENDING                   # only the other side's SYN+ACK proves it (case 52)
+    return V_SUSPECT
+
+
+cdef void learn_syn_late(Row *line, int s, const Segment *segment) noexcept nogil:
+    cdef seq_t snd_nxt = line.seat.half[s].snd_nxt
+    learn_syn(line, s, segment)
+    if seq_lt(line.seat.half[s].snd_nxt, snd_nxt):
+        line.seat.half[s].snd_nxt = snd_nxt
+
+
+cdef uint16_t see_syn_ack(Observer *o, row_t row, int s, const Segment *segment) noexcept nogil:
+    cdef Row *line = &o.engine.table.rows[row]
+    cdef Observed *cold = observed(o, row)
+    cdef int r = 1 - s
+    cdef Half *receiver = &line.seat.half[r]
+    if line.state[r] == S_SYN_SENT:
+        if not seq_lt(cold.isn[r], segment.ack) or seq_lt(receiver.snd_nxt, segment.ack):
+            return V_SUSPECT                        # it will be answered by a RST (case 4)
+        cold.isn[s] = segment.seq
+        learn_syn(line, s, segment)
+        line.seat.half[s].rcv_nxt = segment.ack
+        fire(&o.engine, row, r, E_RCV_SYN_ACK, segment, segment.time_ns)
+        return V_CHANGED
+    if segment.seq != cold.isn[s]:
+        return V_SUSPECT
+    if not syn_seen(line, s):
+        learn_syn_late(line, s, segment)
+        return 0
+    if line.state[r] == S_SYN_RCVD and segment.ack == receiver.snd_nxt:     # simultaneous open, figure 7
+        line.seat.half[s].rcv_nxt = segment.ack
+        fire(&o.engine, row, r, E_RCV_ACK_OF_SYN, segment, segment.time_ns)
+        return V_CHANGED
+    return V_RETRANSMITTED
+
+
+cdef bint infer_handshake(Observer *o, row_t row, int s, const Segment *segment) noexcept nogil:
+    """`s` sends an ACK while a SYN of either side is open: what must have happened? 0: this ACK proves nothing."""
+    cdef Row *line = &o.engine.table.rows[row]
+    cdef Observed *cold = observed(o, row)
+    cdef int r = 1 - s
+    if line.state[s] == S_SYN_SENT:                 # it has received a SYN+ACK that was not captured
+        cold.isn[r] = segment.ack - 1
+        line.seat.half[r].snd_nxt = segment.ack
+        fire(&o.engine, row, s, E_RCV_SYN_ACK, segment, segment.time_ns)
+    elif line.state[r] == S_SYN_SENT:               # the responder speaks, its SYN+ACK was not captured ...
+        if segment.ack != line.seat.half[r].snd_nxt:
+            return False                            # ... or it challenges a SYN that hit an old connection
+        cold.isn[s] = segment.seq - 1
+        line.seat.half[s].snd_nxt = segment.seq
+        fire(&o.engine, row, r, E_RCV_SYN_ACK, segment, segment.time_ns)
+    if line.state[r] == S_SYN_RCVD and seq_lt(cold.isn[r], segment.ack):
+        fire(&o.engine, row, r, E_RCV_ACK_OF_SYN, segment, segment.time_ns)
+    if line.state[s] == S_SYN_RCVD and segment.payload != 0 and syn_seen(line, s):
+        fire(&o.engine, row, s, E_RCV_ACK_OF_SYN, segment, segment.time_ns)  # it sends data: the third segment is missing
+    return True
+
+
+cdef inline uint16_t see_ack(Observer *o, row_t row, int s, const Segment *segment, uint32_t *actions) noexcept nogil:
+    """ACK, data and FIN: the common path."""
+    cdef Row *line = &o.engine.table.rows[row]
+    cdef int r = 1 - s
+    cdef Half *sender = &line.seat.half[s]
+    cdef Half *receiver = &line.seat.half[r]
+    cdef seq_t end = segment.seq + segment.payload + (segment.flags & FIN)
+    cdef int32_t beyond = <int32_t>(segment.ack - receiver.snd_nxt)
+    cdef int32_t fresh
+    cdef uint16_t verdict = 0
+    cdef uint8_t state
+
+    # The ACK part: what does it say of the receiver's half?
+    if beyond > 0:
+        if <uint32_t>beyond > window_of(line, s) + (1 << 20):
+            return V_SUSPECT
+        o.tallies.missed_bytes += beyond            # acknowledged, never captured (case 55)
+        receiver.snd_nxt = segment.ack
+        verdict |= V_GAP
+    state = line.state[r]
+    if beyond >= 0 and (state == S_FIN_WAIT_1 or state == S_CLOSING or state == S_LAST_ACK):
+        actions[0] |= fire(&o.engine, row, r, E_RCV_ACK_OF_FIN, segment, segment.time_ns)
+        verdict |= V_CHANGED
+    if seq_lt(sender.rcv_nxt, segment.ack):
+        sender.rcv_nxt = segment.ack
+
+    # The data part.
+    if end != segment.seq:
+        fresh = <int32_t>(end - sender.snd_nxt)
+        if fresh <= 0:
+            verdict |= V_RETRANSMITTED
+            if segment.flags & FIN and line.state[r] == S_TIME_WAIT:
+                actions[0] |= fire(&o.engine, row, r, E_RCV_FIN_AGAIN, segment, segment.time_ns)
+            return verdict
+        if <uint32_t>fresh > end - segment.seq:     # the segment before it was not seen
+            o.tallies.missed_bytes += <uint32_t>fresh - (end - segment.seq)
+            verdict |= V_GAP
+        sender.snd_nxt = end
+
+    # The FIN: the sender's CLOSE, and RCV_FIN at the other end.
+    if segment.flags & FIN:
+        state = line.state[s]
+        if state == S_CLOSE_WAIT and seq_lt(segment.ack, receiver.snd_nxt):
+            fire(&o.engine, row, s, E_CROSSED_FIN, segment, segment.time_ns)
+        elif state == S_SYN_RCVD or state == S_ESTABLISHED or state == S_CLOSE_WAIT:
+            fire(&o.engine, row, s, E_CLOSE, segment, segment.time_ns)
+        else:
+            return verdict | V_SUSPECT
+        state = line.state[r]
+        if state == S_ESTABLISHED or state == S_FIN_WAIT_1 or state == S_FIN_WAIT_2:
+            actions[0] |= fire(&o.engine, row, r, E_RCV_FIN, segment, segment.time_ns)
+        verdict |= V_CHANGED
+    return verdict
+
+
+cdef inline bint is_twin(const Row *line, int s, const Segment *segment) noexcept nogil:
+    """The same packet once more, from a second tap (case 62): nothing differs and no host could have repeated it so soon."""
+    return (
+        segment.time_ns - line.last_ns < TWIN_NS
+        and segment.window == line.seat.half[s].window
+        and (not segment.flags & ACK or segment.ack == line.seat.half[s].rcv_nxt)
+        and segment.seq + segment.payload + (segment.flags & FIN) + ((segment.flags & SYN) >> 1)
+        == line.seat.half[s].snd_nxt
+    )
+
+
+# ---- one segment -----------------------------------------------------------------------------------------------------
+
+cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdict *out) noexcept nogil:
+    cdef Table *t = &o.engine.table
+    cdef int s = key.side
+    cdef row_t row
+    cdef Row *line
+    cdef uint16_t verdict = 0
+    cdef uint16_t flags = segment.flags & (SYN | RST | FIN | ACK)
+    cdef uint32_t actions = 0
+    cdef bint illegal, known, timed
+    cdef ns_t deadline
+
+    o.tallies.segments += 1
+    if segment.time_ns > t.now_ns:
+        t.now_ns = segment.time_ns
+        if t.now_ns >= o.next_advance_ns:
+            observer_advance(o, t.now_ns, 4096)
+    elif segment.time_ns < t.now_ns:
+        verdict |= V_LATE                           # time never goes back inside a table (case 61)
+        o.tallies.late += 1
+    # RFC 9293 section 3.10.7: without ACK only a SYN or a RST means anything.
+    illegal = (flags & SYN and flags & (RST | FIN)) or not flags & (SYN | RST | ACK)
+
+    known = store_find(t, key, &row)
+    if known and flags & SYN and not illegal and begins_anew(o, row, s, segment):
+        observer_end(o, row, E_REPLACED, t.now_ns)
+        o.tallies.replaced += 1
+        verdict |= V_REPLACED
+        known = False
+    if not known:
+        if illegal and o.pick_up < 2:
+            row = NO_ROW
+        else:
+            row = begin(o, key, segment, &verdict)
+        if row == NO_ROW:
+            if illegal:
+                o.tallies.illegal += 1
+                verdict |= V_ILLEGAL
+            out.row = NO_ROW
+            out.flags = verdict
+            out.state[0] = out.state[1] = S_CLOSED
+            return
+    line = &t.rows[row]
+
+    if illegal:
+        verdict |= V_ILLEGAL
+        o.tallies.illegal += 1
+    elif flags & RST:
+        verdict |= see_rst(o, row, s, segment)
+    elif flags & SYN:
+        if not verdict & V_NEW:
+            verdict |= see_syn_ack(o, row, s, segment) if flags & ACK else see_syn(o, row, s, segment)
+    else:
+        if line.state[0] - S_SYN_SENT <= 1 or line.state[1] - S_SYN_SENT <= 1:
+            if infer_handshake(o, row, s, segment):
+                verdict |= V_CHANGED | see_ack(o, row, s, segment, &actions)
+            else:
+                verdict |= V_SUSPECT
+        else:
+            verdict |= see_ack(o, row, s, segment, &actions)
+
+    if verdict & V_RETRANSMITTED:
+        if is_twin(line, s, segment):
+            verdict ^= V_RETRANSMITTED | V_DUPLICATE
+            o.tallies.duplicates += 1
+        else:
+            o.tallies.retransmitted += 1
+            observed(o, row).retransmitted[s] += 1
+    if verdict & V_SUSPECT:
+        o.tallies.suspect += 1
+    elif not illegal:
+        line.seat.half[s].window = segment.window
+    count_packet(o, row, s, segment.payload)
+    if segment.time_ns > line.last_ns:
+        line.last_ns = segment.time_ns
+
+    out.row = row
+    out.flags = verdict
+    out.state[0] = line.state[0]
+    out.state[1] = line.state[1]
+    if o.watch.seen != NULL:
+        deadline = o.watch.seen(o.watch.context, o, row, s, segment, verdict)
+        if deadline != 0:
+            store_arm(t, row, store_tick(t, deadline) + 1)
+            return
+    # In TIME_WAIT, or after a reset, only what restarts the wait may move its end; otherwise silence counts.
+    timed = line.state[0] == S_TIME_WAIT or line.state[1] == S_TIME_WAIT or line.state[0] + line.state[1] == 0
+    if not timed or verdict & V_CHANGED or actions & A_START_2MSL:
+        arm(o, row, t.now_ns)
+
+
+cdef bint begins_anew(Observer *o, row_t row, int s, const Segment *segment) noexcept nogil:
+    """Does a SYN or SYN+ACK on a known 4-tuple belong to a new connection?"""
+    cdef const Row *line = &o.engine.table.rows[row]
+    if o.watch.splits != NULL:
+        return o.watch.splits(o.watch.context, o, row, s, segment)
+    if observer_over(o, row):
+        return segment.seq != observed(o, row).isn[s]               # case 51; the same SYN again is case 50
+    return (                                                        # case 52
+        (segment.flags & ACK) != 0
+        and (line.flags & ROW_SYN_PENDING) != 0
+        and segment.seq != observed(o, row).isn[s]
+    )
+
+
+cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcept nogil:
+    cdef Key key
+    key_observed(&key, segment, o.engine.table.secret)
+    step(o, &key, segment, verdict)
+
+
+cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil:
+    """Every segment in its order; memory is asked for in stages, `BATCH` segments ahead of its use."""
+    cdef Table *t = &o.engine.table
+    cdef Key keys[BATCH]
+    cdef row_t row
+    cdef size_t i, base = 0, count
+    while base < n:
+        count = n - base if n - base < BATCH else BATCH
+        for i in range(count):
+            key_observed(&keys[i], &segments[base + i], t.secret)
+            index_prefetch(&t.index, keys[i].hash)
+        for i in range(count):
+            row = index_hint(&t.index, keys[i].hash)
+            if row != NO_ROW:
+                store_prefetch_row(t, row)
+                if o.watch.lines != NULL:
+                    prefetch_write(o.watch.lines + <size_t>row * o.watch.stride)
+        for i in range(count):
+            step(o, &keys[i], &segments[base + i], &verdicts[base + i])
+        base += count
