@@ -77,12 +77,11 @@ cdef struct Observer:
     Watch    watch
     Tallies  tallies
     tick_t   timeout[256]           # ticks of silence by state[0] * 16 + state[1], until a row is given up
-    ns_t     next_advance_ns        # the segment clock may fire timers from here on
     uint8_t  pick_up                # 0: handshakes only; 1: any ACK opens a row; 2: anything does
     uint8_t  evict                  # when full: make room by the stated order
 
 cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcept nogil
 cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil
-cdef uint32_t observer_advance(Observer *o, ns_t now_ns, uint32_t budget) noexcept nogil
+cdef size_t observer_advance(Observer *o, ns_t now_ns, size_t budget) noexcept nogil
 cdef void observer_end(Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil
 cdef bint observer_over(Observer *o, row_t row) noexcept nogil

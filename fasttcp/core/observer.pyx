@@ -4,7 +4,6 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from fasttcp.core.hash cimport Key, key_observed
-from fasttcp.core.index cimport index_hint, index_prefetch
 from fasttcp.core.layout cimport (
     ACK, FIN, NO_ROW, OPT_WSCALE, ROW_PARTIAL, ROW_SCALED_0, ROW_SHIFT_0, ROW_SIDE_1_OPENED, ROW_SYN_PENDING, RST, SYN,
     Half, Observed, Row, Segment, ns_t, row_t, seq_le, seq_lt, seq_t, tick_t,
@@ -16,19 +15,21 @@ from fasttcp.core.names cimport (
     S_FIN_WAIT_2, S_LAST_ACK, S_LISTEN, S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT,
 )
 from fasttcp.core.seat cimport Engine, fire
+from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.store cimport (
-    Table, store_arm, store_cold, store_disarm, store_evict_candidate, store_find, store_insert, store_prefetch_row,
-    store_remove, store_tick,
+    EVICT_CLOSING, EVICT_HALF_OPEN, EVICT_TIME_WAIT, STORE_OK, Table, store_advance, store_arm_after, store_arm_ns,
+    store_behind, store_cold, store_disarm, store_evict_candidate, store_find, store_insert, store_peek, store_prefetch,
+    store_prefetch_remove, store_remove, store_see,
 )
-from fasttcp.core.wheel cimport wheel_advance
-
-cdef extern from "prefetch.h":
-    void prefetch_write "FASTTCP_PREFETCH_WRITE" (const void *line) noexcept nogil
 
 cdef enum:
     NO_SHIFT = 15               # in the shift bits of a side whose SYN carried no window scale option
     MAX_SHIFT = 14              # RFC 7323 section 2.3
-    DUE_BATCH = 64
+    DUE_BATCH = 32
+    SEGMENT_BUDGET = 4096       # timers that one segment may have to look at; the rest waits for the next one
+    # A full table lets go of the oldest TIME_WAIT first, then the oldest half-open, then the oldest closing connection;
+    # never of an established one.
+    SACRIFICE = 1 << EVICT_TIME_WAIT | 1 << EVICT_HALF_OPEN | 1 << EVICT_CLOSING
     TWIN_NS = 2000000           # 2 ms: no retransmission comes sooner (the shortest RTO is 200 ms), a second tap's copy does
 
 
@@ -51,6 +52,10 @@ cdef inline uint32_t window_of(const Row *row, int side) noexcept nogil:
     if mine == NO_SHIFT or other == NO_SHIFT:       # both must have offered it (RFC 7323 section 2.2)
         return row.seat.half[side].window
     return <uint32_t>row.seat.half[side].window << mine
+
+
+cdef inline bint opening(uint8_t state) noexcept nogil:
+    return state == S_SYN_SENT or state == S_SYN_RCVD
 
 
 cdef bint observer_over(Observer *o, row_t row) noexcept nogil:
@@ -92,43 +97,40 @@ cdef void observer_end(Observer *o, row_t row, int event, ns_t when_ns) noexcept
     store_remove(&o.engine.table, row)
 
 
-cdef inline void arm(Observer *o, row_t row, ns_t now_ns) noexcept nogil:
-    cdef Row *r = &o.engine.table.rows[row]
-    cdef tick_t silence = o.timeout[r.state[0] * 16 + r.state[1]]
-    # One tick more, since the present one has partly passed: never early.
-    store_arm(&o.engine.table, row, store_tick(&o.engine.table, now_ns) + silence + 1)
+cdef inline void arm(Observer *o, row_t row) noexcept nogil:
+    cdef const Row *r = &o.engine.table.rows[row]
+    store_arm_after(&o.engine.table, row, o.timeout[r.state[0] * 16 + r.state[1]])
 
 
-cdef uint32_t observer_advance(Observer *o, ns_t now_ns, uint32_t budget) noexcept nogil:
-    """Fire what is due at `now_ns`, looking at `budget` timers at most. Returns how many it has looked at."""
+cdef void fall_due(Observer *o, row_t row) noexcept nogil:
+    """The timer of this row, which the wheel has let go of, is due."""
+    cdef Table *t = &o.engine.table
+    cdef Row *r = &t.rows[row]
+    cdef ns_t later
+    if o.watch.due != NULL:
+        later = o.watch.due(o.watch.context, o, row, t.now_ns)
+        if later > t.now_ns:
+            store_arm_ns(t, row, later)
+            return
+    if r.state[0] == S_TIME_WAIT or r.state[1] == S_TIME_WAIT:
+        observer_end(o, row, E_TIMEOUT_2MSL, t.now_ns)
+    else:
+        observer_end(o, row, E_TIMEOUT_IDLE, t.now_ns)
+
+
+cdef size_t observer_advance(Observer *o, ns_t now_ns, size_t budget) noexcept nogil:
+    """Fire what is due at `now_ns`, looking at about `budget` timers at most. Returns how many it has looked at."""
     cdef Table *t = &o.engine.table
     cdef row_t due[DUE_BATCH]
-    cdef uint32_t looked = 0, spent, n, i
-    cdef ns_t later
-    cdef Row *r
-    cdef int event
-    if now_ns > t.now_ns:
-        t.now_ns = now_ns
-    while looked < budget:
-        n = wheel_advance(
-            &t.wheel, t.rows, t.cold, t.cold_stride, store_tick(t, t.now_ns), budget - looked, due, DUE_BATCH, &spent
-        )
-        looked += spent
+    cdef size_t left = budget, n, i
+    store_see(t, now_ns)
+    while left > 0 and store_behind(t):
+        n = store_advance(t, now_ns, &left, due, DUE_BATCH)
         for i in range(n):
-            if o.watch.due != NULL:
-                later = o.watch.due(o.watch.context, o, due[i], t.now_ns)
-                if later > t.now_ns:
-                    store_arm(t, due[i], store_tick(t, later) + 1)
-                    continue
-            r = &t.rows[due[i]]
-            event = E_TIMEOUT_IDLE
-            if r.state[0] == S_TIME_WAIT or r.state[1] == S_TIME_WAIT:
-                event = E_TIMEOUT_2MSL
-            observer_end(o, due[i], event, t.now_ns)
-        if n == 0 and spent == 0:
-            break
-    o.next_advance_ns = t.now_ns + t.tick_ns if looked < budget else t.now_ns
-    return looked
+            store_prefetch_remove(t, due[i])
+        for i in range(n):
+            fall_due(o, due[i])
+    return budget - left
 
 
 # ---- the beginning of a connection -----------------------------------------------------------------------------------
@@ -137,19 +139,19 @@ cdef row_t begin(Observer *o, const Key *key, const Segment *segment, uint16_t *
     """A row for the first segment of a connection, in the states that this segment proves. NO_ROW: there is none."""
     cdef Table *t = &o.engine.table
     cdef int s = key.side, r = 1 - key.side
-    cdef bint opening = (segment.flags & (SYN | RST | FIN)) == SYN
+    cdef bint handshake = (segment.flags & (SYN | RST | FIN)) == SYN
     cdef row_t row = NO_ROW
     cdef Row *line
     cdef Observed *cold
-    if not opening and (o.pick_up == 0 or (o.pick_up == 1 and (segment.flags & (SYN | RST | ACK)) != ACK)):
+    if not handshake and (o.pick_up == 0 or (o.pick_up == 1 and (segment.flags & (SYN | RST | ACK)) != ACK)):
         o.tallies.stray += 1
         verdict[0] |= V_STRAY
         return NO_ROW
-    if store_insert(t, key, t.now_ns, &row) != 0:
-        if o.evict and store_evict_candidate(t, &row):
+    if store_insert(t, key, t.now_ns, &row) != STORE_OK:
+        if o.evict and store_evict_candidate(t, SACRIFICE, &row):
             o.tallies.evicted += 1
             observer_end(o, row, E_EVICTED, t.now_ns)
-        if not o.evict or store_insert(t, key, t.now_ns, &row) != 0:
+        if not o.evict or store_insert(t, key, t.now_ns, &row) != STORE_OK:
             o.tallies.full += 1
             verdict[0] |= V_FULL
             return NO_ROW
@@ -165,7 +167,7 @@ cdef row_t begin(Observer *o, const Key *key, const Segment *segment, uint16_t *
     line.seat.half[r].snd_nxt = segment.ack if segment.flags & ACK else 0
     line.seat.half[s].rcv_nxt = line.seat.half[r].snd_nxt
     line.seat.half[r].rcv_nxt = segment.seq
-    if not opening:
+    if not handshake:
         o.tallies.partial += 1
         verdict[0] |= V_PARTIAL
         line.flags |= ROW_PARTIAL
@@ -392,17 +394,20 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
     cdef ns_t deadline
 
     o.tallies.segments += 1
-    if segment.time_ns > t.now_ns:
-        t.now_ns = segment.time_ns
-        if t.now_ns >= o.next_advance_ns:
-            observer_advance(o, t.now_ns, 4096)
-    elif segment.time_ns < t.now_ns:
+    store_see(t, segment.time_ns)
+    if store_behind(t):
+        observer_advance(o, segment.time_ns, SEGMENT_BUDGET)
+    if segment.time_ns < t.now_ns:
         verdict |= V_LATE                           # time never goes back inside a table (case 61)
         o.tallies.late += 1
     # RFC 9293 section 3.10.7: without ACK only a SYN or a RST means anything.
     illegal = (flags & SYN and flags & (RST | FIN)) or not flags & (SYN | RST | ACK)
 
     known = store_find(t, key, &row)
+    if known and store_behind(t) and <int32_t>(t.rows[row].deadline - <tick_t>t.now_tick) <= 0:
+        store_disarm(t, row)                        # its time is up, only the wheel has not come round to it
+        fall_due(o, row)
+        known = store_find(t, key, &row)
     if known and flags & SYN and not illegal and begins_anew(o, row, s, segment):
         observer_end(o, row, E_REPLACED, t.now_ns)
         o.tallies.replaced += 1
@@ -432,7 +437,7 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
         if not verdict & V_NEW:
             verdict |= see_syn_ack(o, row, s, segment) if flags & ACK else see_syn(o, row, s, segment)
     else:
-        if line.state[0] - S_SYN_SENT <= 1 or line.state[1] - S_SYN_SENT <= 1:
+        if opening(line.state[0]) or opening(line.state[1]):
             if infer_handshake(o, row, s, segment):
                 verdict |= V_CHANGED | see_ack(o, row, s, segment, &actions)
             else:
@@ -462,12 +467,12 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
     if o.watch.seen != NULL:
         deadline = o.watch.seen(o.watch.context, o, row, s, segment, verdict)
         if deadline != 0:
-            store_arm(t, row, store_tick(t, deadline) + 1)
+            store_arm_ns(t, row, deadline)
             return
     # In TIME_WAIT, or after a reset, only what restarts the wait may move its end; otherwise silence counts.
     timed = line.state[0] == S_TIME_WAIT or line.state[1] == S_TIME_WAIT or line.state[0] + line.state[1] == 0
     if not timed or verdict & V_CHANGED or actions & A_START_2MSL:
-        arm(o, row, t.now_ns)
+        arm(o, row)
 
 
 cdef bint begins_anew(Observer *o, row_t row, int s, const Segment *segment) noexcept nogil:
@@ -486,7 +491,7 @@ cdef bint begins_anew(Observer *o, row_t row, int s, const Segment *segment) noe
 
 cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcept nogil:
     cdef Key key
-    key_observed(&key, segment, o.engine.table.secret)
+    key_observed(&key, segment, &o.engine.table.hash_key)
     step(o, &key, segment, verdict)
 
 
@@ -494,19 +499,16 @@ cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict 
     """Every segment in its order; memory is asked for in stages, `BATCH` segments ahead of its use."""
     cdef Table *t = &o.engine.table
     cdef Key keys[BATCH]
-    cdef row_t row
     cdef size_t i, base = 0, count
     while base < n:
         count = n - base if n - base < BATCH else BATCH
         for i in range(count):
-            key_observed(&keys[i], &segments[base + i], t.secret)
-            index_prefetch(&t.index, keys[i].hash)
+            key_observed(&keys[i], &segments[base + i], &t.hash_key)
+            store_prefetch(t, &keys[i])
         for i in range(count):
-            row = index_hint(&t.index, keys[i].hash)
-            if row != NO_ROW:
-                store_prefetch_row(t, row)
-                if o.watch.lines != NULL:
-                    prefetch_write(o.watch.lines + <size_t>row * o.watch.stride)
+            store_peek(t, &keys[i])
+            if o.watch.lines != NULL and keys[i].hint != NO_ROW:
+                prefetch_write(o.watch.lines + <size_t>keys[i].hint * o.watch.stride)
         for i in range(count):
             step(o, &keys[i], &segments[base + i], &verdicts[base + i])
         base += count
