@@ -1,6 +1,6 @@
 """The exchanges that are recorded, one function each: what the two applications do and what the wire does to them.
 
-A function's docstring is the "what" of its JSON file. Must not know files. `EXCHANGES` lists them in the order of this file.
+A function's docstring is the "what" of its JSON file. `EXCHANGES` lists them in this file's order. Must not know files.
 """
 
 import socket
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from kernel.frames import ACK, FIN, RST, SYN
 from kernel.link import Frame, lose_first
 
-from scene import QUIET, Scene
+from captures.scene import QUIET, Scene
 
 
 class Exchange(NamedTuple):
@@ -54,7 +54,7 @@ def close_both(scene: Scene, first: str) -> None:
     """Four segments: the second end closes only after its ACK of the FIN is out."""
     second = "b" if first == "a" else "a"
     scene.close(first)
-    scene.wait(**{first: "FIN_WAIT_2"})
+    scene.wait(a="FIN_WAIT_2" if first == "a" else None, b="FIN_WAIT_2" if first == "b" else None)
     scene.close(second)
     scene.settle()
 
@@ -113,7 +113,7 @@ def open_simultaneous(scene: Scene) -> None:
 
 @exchange(recorded_at="loopback")
 def self_connect(scene: Scene) -> None:
-    """One socket connects to its own address and port (loopback), sends itself 50 bytes and closes: one tuple, one end."""
+    """One socket connects to its own address and port, sends itself 50 bytes and closes: one tuple, one end."""
     scene.connect()
     scene.settle()
     scene.send("a", 50)
@@ -125,7 +125,7 @@ def self_connect(scene: Scene) -> None:
 
 @exchange()
 def half_close(scene: Scene) -> None:
-    """The client shuts down its sending side; the server still sends 2,500 bytes, each run acknowledged, then closes."""
+    """The client shuts down its sending side; the server still sends 2,500 bytes in three runs, then closes."""
     scene.open()
     scene.send("a", 100)
     scene.settle()
@@ -166,7 +166,7 @@ def vlan(scene: Scene) -> None:
 
 @exchange()
 def data_both_ways(scene: Scene) -> None:
-    """Both ends send at the same time, three rounds of 2,000 bytes each way that cross each other; the client closes."""
+    """Both ends send at the same time, three rounds of 2,000 bytes each way that cross; the client closes."""
     scene.open()
     for _ in range(3):
         scene.send("a", 2000)
@@ -292,6 +292,7 @@ def handshake_ack_lost(scene: Scene) -> None:
     scene.send("a", 100)
     scene.settle()
     scene.accept()
+    scene.receive("b")
     close_both(scene, "a")
 
 
@@ -327,7 +328,7 @@ def data_lost_before_tap(scene: Scene) -> None:
 
 @exchange(recorded_at="b")
 def data_reordered(scene: Scene) -> None:
-    """Recorded at the receiving host: three segments arrive as third, first, second; the FIN arrives before data it follows."""
+    """Recorded at the receiver: segments arrive as third, first, second; later a FIN before the data it follows."""
     scene.open()
     for _ in range(3):
         scene.send("a", 500)
@@ -388,7 +389,7 @@ def keepalive_answered(scene: Scene) -> None:
 
 @exchange()
 def keepalive_timeout(scene: Scene) -> None:
-    """The server becomes unreachable: two probes at 1 s, no answer, the client gives up with a RST that is lost as well."""
+    """The server becomes unreachable: two probes, no answer; the client gives up with a RST that is lost as well."""
     scene.open()
     short_keepalive(scene, "a")
     scene.link.lose = lambda frame: True
@@ -400,7 +401,7 @@ def keepalive_timeout(scene: Scene) -> None:
 
 @exchange(sysctls={"tcp_fin_timeout": 1})
 def orphan_fin_wait_2(scene: Scene) -> None:
-    """The client closes, the server never does: the orphan in FIN_WAIT_2 is gone after tcp_fin_timeout, without a packet."""
+    """The client closes, the server never does: the orphan in FIN_WAIT_2 is gone after tcp_fin_timeout, no packet."""
     scene.open()
     scene.close("a")
     scene.wait(a="FIN_WAIT_2")
@@ -409,7 +410,7 @@ def orphan_fin_wait_2(scene: Scene) -> None:
 
 @exchange()
 def zero_window(scene: Scene) -> None:
-    """The server does not read: its window closes, the client probes; then it reads, the rest flows, the client closes."""
+    """The server does not read: its window closes, the client probes; then it reads, the rest flows; a close."""
     scene.open(receive_buffer=4096)
     while scene.bytes["a"]["sent"] < 8000:
         scene.send("a", 1000)
@@ -426,9 +427,9 @@ def zero_window(scene: Scene) -> None:
 
 @exchange()
 def time_wait_reopened(scene: Scene) -> None:
-    """The server closes first and is in TIME_WAIT when the client connects again from the same port: the SYN reopens it.
+    """The client connects again from the same port while the server, which closed first, is in TIME_WAIT: it reopens.
 
-    Two connections on one tuple; the second is left established. `closed_first_by` speaks of the first.
+    Two connections on one tuple; the second is left established; closed_first_by speaks of the first.
     """
     scene.open()
     request_and_response(scene)

@@ -7,15 +7,16 @@
     python tests/captures/record.py --list          what there is
 
 Needs Linux, root and /dev/net/tun; nothing else is installed or left behind. Each exchange runs between two network
-namespaces of its own, joined by a link in this process (tests/kernel/link.py): no packet leaves them, and when the process ends,
-in whatever way, the kernel removes them. Addresses: 198.18.0.0/15 (RFC 2544) and fd00::/8. Files are written once an
-exchange is complete. Sequence numbers, timestamps and times differ from run to run; flags, lengths and states do not.
+namespaces of its own, joined by a link in this process (tests/kernel/link.py): no packet leaves them, and when the
+process ends, in whatever way, the kernel removes them. Addresses: 198.18.0.0/15 (RFC 2544) and fd00::/8. Files are
+written once an exchange is complete. Sequence numbers, timestamps and times differ from run to run; flags, lengths and
+states do not.
 
 pcap: version 2.4, nanoseconds, Ethernet, 128 bytes a packet. JSON, times in ns since 1970 on the capture's clock
 (CLOCK_REALTIME); "a" is the end that connects, "b" the one that listens, a self-connect has one end that is both:
 
     name, what        the file's name; one sentence
-    kernel            e.g. "Linux 6.1.0"
+    kernel            e.g. "Linux 6.12.30"
     sysctls           those below net.ipv4 that bear on it, as they were in both namespaces
     recorded_at       "wire": between the hosts, each frame as it enters the link, before it may be lost
                       "a", "b": on that host's interface; "loopback": on lo
@@ -31,11 +32,12 @@ pcap: version 2.4, nanoseconds, Ethernet, 128 bytes a packet. JSON, times in ns 
     final             the states of both ends when the capture ended
     states            the time line: {"time_ns", "packets", "a", "b", "event"}, in order of time
 
-A state is the kernel's own (NETLINK_SOCK_DIAG, as `ss` shows it) for exactly this 4-tuple, by RFC 9293's names; CLOSED: there is
-no such socket. An entry's "packets" is how many were recorded until then. With "wire" an entry follows each delivered packet, when
-the receiving kernel has dealt with it and before its answer is recorded: so the last entry that begins with "delivered" for a given
-number of packets says where both ends stood once all these packets had arrived, and it is what a perfect observer would say,
-except for what an application did without a packet yet. Other events are calls ("a closes") and rest.
+A state is the kernel's own (NETLINK_SOCK_DIAG, as `ss` shows it) for exactly this 4-tuple, by RFC 9293's names; CLOSED
+means that there is no such socket. "packets" in an entry is how many were recorded until then. With "wire", an entry
+follows each delivered packet, when the receiving kernel has dealt with it and before its answer is recorded. So the
+last entry that begins with "delivered" for a given number of packets says where both ends stood once all these
+packets, the lost ones apart, had arrived: what a perfect observer would say, except for what an application did
+without a packet yet. Other events are calls ("a closes") and rest.
 """
 
 import argparse
@@ -45,11 +47,12 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path.insert(0, str(HERE.parent))
 
-from exchanges import EXCHANGES  # noqa: E402
 from kernel import netns, pcap  # noqa: E402
-from scene import Scene  # noqa: E402
+
+from captures.exchanges import EXCHANGES  # noqa: E402
+from captures.scene import Scene  # noqa: E402
 
 
 def play(name: str) -> tuple[pcap.Writer, dict[str, Any]]:
@@ -79,7 +82,7 @@ def record(name: str, folder: Path) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Records real kernel TCP, with the kernel's account of the states.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="exchanges to record (default: all)")
-    parser.add_argument("--into", type=Path, default=HERE, metavar="FOLDER", help="where to write (default: beside this script)")
+    parser.add_argument("--into", type=Path, default=HERE, metavar="FOLDER", help="default: beside this script")
     parser.add_argument("--list", action="store_true", help="name the exchanges and end")
     options = parser.parse_args(arguments)
     if options.list:

@@ -1,12 +1,13 @@
 """Two kernels, a wire between them, a recording, and a time line of both ends' states: the stage of one exchange.
 
-Single-threaded and in lock-step: nothing moves on the wire but inside `settle` and `wait`. Must not know single exchanges.
+In lock-step, without threads: nothing moves on the wire but inside `settle` and `wait`. Must not know the exchanges.
 """
 
 import contextlib
 import errno
 import os
 import platform
+import re
 import socket
 import struct
 import time
@@ -21,9 +22,9 @@ SNAPLEN = 128  # Ethernet, VLAN, IPv6 and a TCP header with all its options: 118
 ADDRESSES = {4: ("198.18.0.1", "198.18.0.2", 24), 6: ("fd00::1", "fd00::2", 64)}
 PORTS = {"a": 40000, "b": 80}
 MACS = {"a": "02:00:00:00:00:0a", "b": "02:00:00:00:00:0b"}
-QUIET = 0.1  # s without a frame that count as rest: more than a delayed ACK (40 ms), less than a retransmission (200 ms)
+QUIET = 0.1  # s without a frame that count as rest: above a delayed ACK (40 ms), below a retransmission (200 ms)
 
-# Linux's defaults, set because a machine's own tuning reaches into new namespaces; ECN and saved metrics would only add noise.
+# Linux's defaults: a machine's own tuning reaches into new namespaces. ECN and saved metrics would only add noise.
 SYSCTLS: dict[str, int | str] = {
     "tcp_congestion_control": "reno", "tcp_ecn": 0, "tcp_fin_timeout": 60, "tcp_no_metrics_save": 1,
     "tcp_orphan_retries": 0, "tcp_rfc1337": 0, "tcp_rmem": "4096 131072 6291456", "tcp_sack": 1, "tcp_syn_retries": 6,
@@ -35,8 +36,8 @@ SYSCTLS: dict[str, int | str] = {
 class Scene:
     """A context manager. `a` is the end that connects (198.18.0.1:40000), `b` the one that listens (198.18.0.2:80).
 
-    recorded_at: "wire" (the link itself, each frame once, before any loss), "a" or "b" (AF_PACKET on that host's interface),
-    or "loopback" (AF_PACKET on `lo`; there is only one host, and both ends are a's).
+    recorded_at: "wire" (the link itself, each frame once, before any loss), "a" or "b" (AF_PACKET on that host's
+    interface), or "loopback" (AF_PACKET on `lo`; there is only one host, and both ends are a's).
     """
 
     def __init__(
@@ -243,10 +244,11 @@ class Scene:
         self.sample("waited")
 
     def forge(self, side: str, flags: int, offset: int) -> None:
-        """Puts a frame on the wire that `side` never sent: its last one, with these flags and its seq moved by `offset`."""
+        """Puts a frame on the wire that `side` never sent: its last one with other flags, its seq moved by `offset`."""
         original = self.last_frame[side]
         segment = frames.parse(original)
-        assert segment is not None and segment.length == 0
+        if segment is None or segment.length:
+            raise ValueError(f"the last frame of {side} is no bare segment that could serve as a model")
         data = frames.forged(original, flags=flags, seq=segment.seq + offset)
         number = self.link.record(data)
         self.forged.append(number)
@@ -269,8 +271,13 @@ class Scene:
             self.sniffer.drain()
         elif self.link.writer is None:
             return
-        entry = {"time_ns": time.time_ns(), "packets": len(self.writer.records)}
-        entry |= {"a": self.state("a"), "b": self.state("b"), "event": event}
+        entry = {
+            "time_ns": time.time_ns(),
+            "packets": len(self.writer.records),
+            "a": self.state("a"),
+            "b": self.state("b"),
+            "event": event,
+        }
         last = self.states[-1] if self.states else {}
         if event not in ("rest", "waited") or any(entry[key] != last[key] for key in ("packets", "a", "b")):
             self.states.append(entry)
@@ -286,7 +293,7 @@ class Scene:
         return {
             "name": name,
             "what": what,
-            "kernel": f"{platform.system()} {platform.release()}",
+            "kernel": f"{platform.system()} {re.split('[^0-9.]', platform.release())[0]}",
             "sysctls": self.sysctls,
             "recorded_at": self.recorded_at,
             "a": list(self.ends["a"]),

@@ -37,7 +37,7 @@ def checksum(*parts: bytes) -> int:
     """The Internet checksum (RFC 1071) over the parts as one run of bytes; 0 over data that holds a right checksum."""
     data = b"".join(parts)
     data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return total ^ 0xFFFF

@@ -1,10 +1,10 @@
-"""The wire between two namespaces: a user-space link that carries, loses, reorders or holds exactly the frames it is told to.
+"""The wire between two namespaces: a user-space link that loses, reorders or holds exactly what it is told to.
 
     namespace A  [ TAP ] <-- Link --> [ TAP ]  namespace B
 
-Preferred to netem: netem draws lots and is not in every kernel, while here "lose the first SYN" is a rule. Nothing runs in the
-background: a frame that a kernel has sent waits in its TAP's queue until the test calls `collect`. So two ends can act "at the
-same time", and a test can look at both ends after every single packet.
+Preferred to netem: netem draws lots and is not in every kernel, while here "lose the first SYN" is a rule. Nothing
+runs in the background: a frame that a kernel has sent waits in its TAP's queue until the test calls `collect`. So two
+ends can act "at the same time", and a test can look at both ends after every single packet.
 
 Must not know socket states nor files.
 """
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from . import frames, pcap
 
 LARGEST = 1 << 16
+MLD_REPORT = bytes.fromhex("333300000016")  # to ff02::16
 
 
 @dataclass
@@ -33,8 +34,8 @@ class Frame:
 class Link:
     """Joins two TAP files. `lose(frame)` says which frames vanish, after they were recorded.
 
-    `writer` records each frame as it enters the wire, in one order for both directions, at the time of CLOCK_REALTIME; None
-    records nothing. `vlan` tags the recorded frames: the link is then a trunk between two access ports.
+    `writer` records each frame as it enters the wire, in one order for both directions, at the time of CLOCK_REALTIME;
+    None records nothing. `vlan` tags the recorded frames: the link is then a trunk between two access ports.
     """
 
     def __init__(self, tap_a: int, tap_b: int) -> None:
@@ -47,7 +48,7 @@ class Link:
         self.passed = 0  # frames that reached the other side
 
     def collect(self, timeout: float = 0.0) -> list[Frame]:
-        """Takes all frames that wait on both sides, A's first, and records them. Waits up to `timeout` s for the first."""
+        """Takes and records all frames that wait on both sides, A's first; waits up to `timeout` s for the first."""
         readable, _, _ = select.select(list(self.taps.values()), [], [], timeout)
         taken = []
         for side, tap in self.taps.items():
@@ -56,6 +57,8 @@ class Link:
                     data = os.read(tap, LARGEST)
                 except BlockingIOError:
                     break
+                if data[:6] == MLD_REPORT:
+                    continue  # IPv6 sends them at random times: no two recordings would be alike
                 taken.append(Frame(side, data, self.record(data), frames.parse(data)))
         return taken
 

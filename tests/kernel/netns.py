@@ -1,7 +1,7 @@
 """Network namespaces for tests: made, used and torn down inside one process, with nothing but the standard library.
 
-A namespace here is an open file and has no name: it lives as long as the file and the sockets made inside it. So whatever
-ends the process, an exception, Ctrl-C or SIGKILL, also removes the namespaces, their interfaces and their addresses.
+A namespace here is an open file and has no name: it lives as long as the file and the sockets made inside it. So
+whatever ends the process, an exception, Ctrl-C or SIGKILL, also removes the namespaces and their interfaces.
 
     if reason := why_not():
         pytest.skip(reason)
@@ -10,14 +10,13 @@ ends the process, an exception, Ctrl-C or SIGKILL, also removes the namespaces, 
         left.add_address("v0", "198.18.0.1/24")
         child = left.popen(["python", "-m", "http.server"])
 
-The namespace of a process is a property of each THREAD: `inside()` moves the calling thread and brings it back. Sockets stay
-in the namespace where they were made, so a single thread can hold sockets on both sides.
+The namespace is a property of each THREAD: `inside()` moves the calling thread and brings it back. Sockets stay in the
+namespace where they were made, so a single thread can hold sockets on both sides.
 """
 
 import array
 import contextlib
 import ctypes
-import fcntl
 import os
 import socket
 import struct
@@ -28,6 +27,9 @@ from ipaddress import ip_address, ip_interface
 from typing import Any, TypeVar
 
 from . import netlink
+
+if sys.platform != "win32":
+    import fcntl
 
 T = TypeVar("T")
 
@@ -172,8 +174,8 @@ class Namespace:
     def tap(self, interface: str) -> int:
         """A TAP interface (Ethernet frames); returns the non-blocking file whose closing removes it.
 
-        A TAP has no offloads: checksums are right and segments never larger than the MTU. A frame written to the file has
-        been through the whole TCP input path, and its answers stand in the queue, when write() returns.
+        A TAP has no offloads: checksums are right and no segment is larger than the MTU. When write() to the file
+        returns, the frame has been through the whole TCP input path and its answers stand in the queue.
         """
         return self._tun(interface, IFF_TAP)
 

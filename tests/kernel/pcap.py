@@ -20,7 +20,7 @@ class Record(NamedTuple):
 
 
 class Writer:
-    """Collects packets, cut to `snaplen`, and writes them to a file in one go: an interrupted run leaves no half file."""
+    """Collects packets, cut to `snaplen`, and writes them in one go: an interrupted run leaves no half file."""
 
     def __init__(self, snaplen: int) -> None:
         self.snaplen = snaplen
