@@ -1,7 +1,7 @@
 # Addresses as Python users write them, to the 16 bytes of a Segment and back.
 
-from libc.stdint cimport uint8_t, uint16_t
+from libc.stdint cimport int64_t, uint8_t
 
-cdef int parse_address(address, uint8_t *out) except -1         # 4 or 6: its IP version
-cdef int parse_endpoint(address, port, uint8_t *out) except -1  # the port
+cdef int parse_address(str name, value, uint8_t *out) except -1
+cdef int64_t parse_number(str name, value, int64_t low, int64_t high) except? -1
 cdef str format_address(const uint8_t *packed)

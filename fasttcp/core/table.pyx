@@ -10,7 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from fasttcp.core.address cimport parse_endpoint
+from fasttcp.core.address cimport parse_address, parse_number
 from fasttcp.core.hash cimport Key, key_observed
 from fasttcp.core.layout cimport NO_ROW, Cold, Observed, Row, Segment, ns_t, row_t
 from fasttcp.core.observer cimport (
@@ -316,8 +316,10 @@ cdef class ConnectionTable:
         cdef row_t row
         wait_turn(self)
         memset(&ends, 0, sizeof(ends))
-        ends.sport = parse_endpoint(src, sport, ends.src)
-        ends.dport = parse_endpoint(dst, dport, ends.dst)
+        parse_address("src", src, ends.src)
+        parse_address("dst", dst, ends.dst)
+        ends.sport = parse_number("sport", sport, 0, 65535)
+        ends.dport = parse_number("dport", dport, 0, 65535)
         key_observed(&key, &ends, &self.engine.table.hash_key)
         if not store_find(&self.engine.table, &key, &row):
             return None
