@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fasttcp.core.layout cimport ns_t, row_t
 from fasttcp.core.observer cimport Observer
+from fasttcp.core.store cimport Table
 
 cdef enum:
     SUMMARY_IPV6 = 0x01
@@ -31,6 +32,7 @@ cdef struct EndLog:                 # connections that have ended, until Python 
     size_t   capacity
     uint64_t lost                   # no memory to keep them
 
+cdef void row_address(const Table *t, row_t row, int side, uint8_t *out) noexcept nogil
 cdef void summarize_observed(Observer *o, row_t row, int event, ns_t when_ns, Summary *out) noexcept nogil
 cdef void endlog_observed(void *log, Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil
 cdef void endlog_close(EndLog *log) noexcept nogil

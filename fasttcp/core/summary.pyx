@@ -4,7 +4,17 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 from fasttcp.core.layout cimport ROW_IPV6, ROW_PARTIAL, ROW_SIDE_1_OPENED, Observed, Row
-from fasttcp.core.store cimport store_address, store_cold, store_handle
+from fasttcp.core.store cimport Table, store_cold, store_handle
+
+
+cdef void row_address(const Table *t, row_t row, int side, uint8_t *out) noexcept nogil:
+    """The 16 bytes of one side's address; IPv4 as ::ffff:a.b.c.d."""
+    if t.rows[row].flags & ROW_IPV6:
+        memcpy(out, t.addr6 + <size_t>row * 32 + 16 * side, 16)
+        return
+    memset(out, 0, 10)
+    memset(out + 10, 0xFF, 2)
+    memcpy(out + 12, &t.rows[row].addr[side], 4)
 
 
 cdef void summarize_observed(Observer *o, row_t row, int event, ns_t when_ns, Summary *out) noexcept nogil:
@@ -18,7 +28,7 @@ cdef void summarize_observed(Observer *o, row_t row, int event, ns_t when_ns, Su
     out.ended_ns = when_ns if event != LIVE else 0
     for i in range(2):
         side = i ^ first
-        store_address(&o.engine.table, row, side, out.addr[i])
+        row_address(&o.engine.table, row, side, out.addr[i])
         out.port[i] = line.port[side]
         out.state[i] = line.state[side]
         out.packets[i] = (<uint64_t>cold.packets_high[side] << 16) | line.seat.half[side].packets
