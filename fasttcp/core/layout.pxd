@@ -4,7 +4,7 @@
 #
 #   Segment   80 bytes   one TCP segment, as a decoder, a driver or a test hands it over   (packets/, apply())
 #   Row       64 bytes   one cache line: all that a common event reads or writes
-#   Cold      48 bytes   what is read or written only when a connection begins, ends or does something odd
+#   Observed  40 bytes   what is read or written only when a connection begins, ends or does something odd
 #
 # A row has two sides. In the observer seat they are the two hosts of a connection; in the endpoint seat side 0 is the
 # local half and side 1 is only its name.
@@ -119,7 +119,7 @@ cdef struct Row:
     uint32_t addr[2]            # 0   IPv4 addresses in network order; IPv6: 64 bits of their keyed hash
     uint16_t port[2]            # 8   host order
     uint8_t  state[2]           # 12  State of each side; endpoint: state[1] stays CLOSED
-    uint16_t parked             # 14  low 16 bits of the tick at which the wheel will look at this row
+    uint16_t parked             # 14  0x8000 + the wheel slot that will look at this row; 0: no timer; 0x7FFF: a free row
     tick_t   deadline           # 16  when the armed timer is due; free row: the next free row
     uint16_t flags              # 20
     uint16_t aux                # 22  endpoint: see endpoint.pxd; observer: a letter's worth of what was seen
@@ -130,7 +130,7 @@ cdef struct Row:
 # Every cold record begins with these fields.
 cdef struct Cold:
     uint32_t generation         # counts the lives of this row; odd while it is in use
-    uint32_t timer_at           # where its entry stands in the wheel: chunk * 14 + place; NO_TIMER when nothing is armed
+    uint32_t timer_at           # where its entry stands in the wheel: chunk * 16 + place; NO_TIMER when nothing is armed
     int64_t  first_ns           # time of the first segment or call
 
 

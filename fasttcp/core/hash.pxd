@@ -1,0 +1,136 @@
+# The name of a connection as the index wants it: its 12 bytes in a settled order, and their keyed hash. See hash.pyx.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from fasttcp.core.layout cimport NO_ROW, ROW_IPV6, Row, Segment, row_t
+from fasttcp.core.prefetch cimport load32, load64, net32, net64
+
+cdef extern from "mul128.h" nogil:
+    ctypedef struct wide_t:
+        uint64_t lo
+        uint64_t hi
+
+    wide_t pair_multiply(wide_t a, uint64_t x, wide_t b, uint64_t y) noexcept
+    wide_t add128(wide_t a, wide_t b) noexcept
+
+
+cdef struct HashKey:
+    wide_t ends[2]      # multipliers for the two (address, port) words
+    wide_t plus
+    wide_t wide[4]      # multipliers for the four 8-byte words of two IPv6 addresses
+    wide_t wide_plus
+
+
+cdef struct Key:
+    uint64_t hash
+    uint32_t addr[2]            # as in Row.addr: IPv4 in network order; IPv6: 64 bits of the pair's keyed hash
+    uint16_t port[2]            # host order
+    uint8_t  side               # which side sent the segment: 0 or 1; endpoint keys: 0
+    uint8_t  v6                 # ROW_IPV6, or 0
+    uint16_t spare
+    row_t    hint               # set by store_peek: the row this key probably has, or NO_ROW
+    const uint8_t *wide[2]      # the 16-byte addresses in the order of the sides; they point into the caller's memory
+
+
+cdef inline uint64_t hash_words(const HashKey *h, uint64_t x, uint64_t y) noexcept nogil:
+    """64 bits of (a + x)(b + y) + c, stirred by a bijection so that every part of them may be used alone."""
+    cdef uint64_t r = add128(pair_multiply(h.ends[0], y, h.ends[1], x), h.plus).hi
+    r ^= r >> 32
+    r *= <uint64_t>0x9E3779B97F4A7C15
+    return r ^ (r >> 32)
+
+
+cdef inline uint64_t hash_ends(const HashKey *h, const uint32_t *addr, const uint16_t *port) noexcept nogil:
+    return hash_words(h, <uint64_t>net32(addr[0]) << 16 | port[0], <uint64_t>net32(addr[1]) << 16 | port[1])
+
+
+cdef inline uint64_t hash_of_row(const HashKey *h, const Row *r) noexcept nogil:
+    """The hash that found this row: Key.hash of its key, for both seats and both families."""
+    return hash_ends(h, r.addr, r.port)
+
+
+cdef inline uint64_t hash_wide(const HashKey *h, const uint8_t *a, const uint8_t *b) noexcept nogil:
+    """64 bits of the keyed hash of a pair of IPv6 addresses, in this order."""
+    cdef wide_t first = pair_multiply(h.wide[0], net64(load64(a + 8)), h.wide[1], net64(load64(a)))
+    cdef wide_t second = pair_multiply(h.wide[2], net64(load64(b + 8)), h.wide[3], net64(load64(b)))
+    return add128(add128(first, second), h.wide_plus).hi
+
+
+cdef inline bint is_mapped(const uint8_t *a) noexcept nogil:
+    """An IPv4 address in its 16-byte form, ::ffff:a.b.c.d."""
+    return (load64(a) | (load32(a + 8) ^ net32(0xFFFF))) == 0
+
+
+cdef inline void _key_wide(Key *k, const HashKey *h) noexcept nogil:
+    cdef uint64_t pair = hash_wide(h, k.wide[0], k.wide[1])
+    k.addr[0] = net32(<uint32_t>(pair >> 32))
+    k.addr[1] = net32(<uint32_t>pair)
+    k.v6 = ROW_IPV6
+    k.hash = hash_ends(h, k.addr, k.port)
+
+
+cdef inline void key_observed(Key *k, const Segment *s, const HashKey *h) noexcept nogil:
+    """The key of a segment seen on the wire: side 0 is the lower (address, port), so both directions have one key."""
+    cdef const uint8_t *src = &s.src[0]
+    cdef const uint8_t *dst = &s.dst[0]
+    cdef uint64_t x, y, swap
+    cdef uint8_t turned
+    k.spare = 0
+    k.hint = NO_ROW
+    if is_mapped(src) and is_mapped(dst):
+        x = <uint64_t>net32(load32(src + 12)) << 16 | s.sport
+        y = <uint64_t>net32(load32(dst + 12)) << 16 | s.dport
+        # The direction of the next segment cannot be predicted: no branch on it.
+        turned = y < x
+        swap = (x ^ y) & (0 - <uint64_t>turned)
+        x ^= swap
+        y ^= swap
+        k.addr[0] = net32(<uint32_t>(x >> 16))
+        k.addr[1] = net32(<uint32_t>(y >> 16))
+        k.port[0] = <uint16_t>x
+        k.port[1] = <uint16_t>y
+        k.side = turned
+        k.v6 = 0
+        k.wide[0] = dst if turned else src
+        k.wide[1] = src if turned else dst
+        k.hash = hash_words(h, x, y)
+        return
+    x = net64(load64(src))
+    y = net64(load64(dst))
+    if x == y:
+        x = net64(load64(src + 8))
+        y = net64(load64(dst + 8))
+        if x == y:
+            x = s.sport
+            y = s.dport
+    turned = y < x
+    k.wide[turned] = src
+    k.wide[1 - turned] = dst
+    k.port[turned] = s.sport
+    k.port[1 - turned] = s.dport
+    k.side = turned
+    _key_wide(k, h)
+
+
+cdef inline void key_endpoint(
+    Key *k, const uint8_t *local, uint16_t lport, const uint8_t *remote, uint16_t rport, const HashKey *h
+) noexcept nogil:
+    """The key of one host's half: side 0 is the local end, so two ends of one loopback connection are two keys."""
+    k.port[0] = lport
+    k.port[1] = rport
+    k.side = 0
+    k.spare = 0
+    k.hint = NO_ROW
+    k.wide[0] = local
+    k.wide[1] = remote
+    if is_mapped(local) and is_mapped(remote):
+        k.addr[0] = load32(local + 12)
+        k.addr[1] = load32(remote + 12)
+        k.v6 = 0
+        k.hash = hash_ends(h, k.addr, k.port)
+        return
+    _key_wide(k, h)
+
+
+cdef void hash_expand(HashKey *h, const uint64_t *secret) noexcept nogil
+cdef void chacha_block(uint32_t *out, const uint32_t *state) noexcept nogil     # 16 words each, RFC 8439 section 2.3

@@ -1,0 +1,66 @@
+/* Hints to the cache, and byte order. Every form that is not a hint gives the same result on every machine. */
+#ifndef FASTTCP_PREFETCH_H
+#define FASTTCP_PREFETCH_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(_MSC_VER)
+#include <intrin.h>
+#include <stdlib.h>
+#endif
+
+/* An address that is not mapped is harmless: a prefetch never faults. */
+#if defined(__GNUC__) || defined(__clang__)
+#define prefetch_read(p) __builtin_prefetch((p), 0, 3)
+#define prefetch_write(p) __builtin_prefetch((p), 1, 3)
+#elif defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
+#define prefetch_read(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define prefetch_write(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#else
+#define prefetch_read(p) ((void)(p))
+#define prefetch_write(p) ((void)(p))
+#endif
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define FASTTCP_BIG_ENDIAN 1
+#else
+#define FASTTCP_BIG_ENDIAN 0
+#endif
+
+static inline uint32_t swap32(uint32_t x)
+{
+#if defined(__GNUC__) || defined(__clang__)
+    return __builtin_bswap32(x);
+#elif defined(_MSC_VER)
+    return _byteswap_ulong(x);
+#else
+    return x << 24 | (x & 0xFF00u) << 8 | (x >> 8 & 0xFF00u) | x >> 24;
+#endif
+}
+
+static inline uint64_t swap64(uint64_t x)
+{
+    return (uint64_t)swap32((uint32_t)x) << 32 | swap32((uint32_t)(x >> 32));
+}
+
+/* A number in network order, as it lies in memory, to the machine's order; and back. */
+static inline uint32_t net32(uint32_t x) { return FASTTCP_BIG_ENDIAN ? x : swap32(x); }
+static inline uint64_t net64(uint64_t x) { return FASTTCP_BIG_ENDIAN ? x : swap64(x); }
+
+/* Unaligned loads, in the machine's order. */
+static inline uint32_t load32(const void *p)
+{
+    uint32_t x;
+    memcpy(&x, p, 4);
+    return x;
+}
+
+static inline uint64_t load64(const void *p)
+{
+    uint64_t x;
+    memcpy(&x, p, 8);
+    return x;
+}
+
+#endif

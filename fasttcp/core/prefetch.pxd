@@ -1,0 +1,11 @@
+# Hints to the cache, and byte order (prefetch.h).
+
+from libc.stdint cimport uint32_t, uint64_t
+
+cdef extern from "prefetch.h" nogil:
+    void prefetch_read(const void *p) noexcept
+    void prefetch_write(const void *p) noexcept
+    uint32_t net32(uint32_t x) noexcept         # network order in memory <-> the machine's order
+    uint64_t net64(uint64_t x) noexcept
+    uint32_t load32(const void *p) noexcept     # unaligned
+    uint64_t load64(const void *p) noexcept

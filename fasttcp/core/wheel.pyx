@@ -1,0 +1,263 @@
+"""When each row is to be looked at: a timer wheel of one level.
+
+What it stores: for every armed row one entry, in the slot of the tick at which the wheel will look at it. What must not stand
+here: what a timer means, nanoseconds beyond ticks_of, any clock.
+
+    head[slot] ---> chunk: next | slot, count | row[0] ... row[13] ---> chunk, full ---> chunk, full ---> 0
+                    Row.parked = 0x8000 | slot              Row.deadline: when the timer is due, in ticks modulo 2^32
+                    Cold.timer_at = chunk * 16 + place
+
+    slots    reach at 10 ms a tick    a timer further away
+    32768    327 s                    is parked at the horizon and looked at again there: one visit for every 327 s
+
+Workload assumed: most timers are set anew, later, many times before they are due (every segment moves the idle timeout), and
+most of the rest are one constant, 2MSL. So moving a timer LATER moves nothing: the entry stays, and when its slot comes the
+wheel sees that the row is not due and parks it again. Moving it EARLIER than where it is parked moves the entry at once.
+With the horizon set to 2MSL (store_set_horizon) entering TIME_WAIT is never earlier, so it is one store in the row.
+
+Invariants: an armed row has exactly one entry, parked no later than its deadline; all chunks of a slot but the first are
+full; the entries of all slots lie within the 32768 ticks from `cursor`; a chunk is in one slot or on the free list. There are
+at most rows / 14 + 32768 chunks, so the pool, which holds as many, cannot run out.
+
+Cost: arming a row that is armed already 1 store in the row's line; arming 3 lines (row, cold record, chunk) and a slot head;
+disarming 5 (the slot's last entry moves into the hole). Advancing: row and cold record of each entry looked at, prefetched a
+chunk ahead. Memory: 4.6 bytes a row, and half a chunk a slot in use; the heads are 128 KB.
+
+Roads not taken: entries that are left behind and validated when their slot comes (no cold record touched, but a row can leave
+any number of them behind: memory without bound); intrusive lists (10 times longer bursts: every link is a cache miss);
+levels (a timer moves at every level; one level and the horizon move it once in 327 s).
+"""
+
+from libc.string cimport memset
+
+from fasttcp.core.memory cimport block_close, block_commit, block_open, pages_touch, pages_use
+from fasttcp.core.prefetch cimport prefetch_read
+
+
+cdef inline size_t _chunks_for(size_t rows) noexcept nogil:
+    """Chunks that hold so many rows in the worst distribution, with number 0."""
+    return min(rows, rows // CHUNK_ROWS + WHEEL_SLOTS) + 1
+
+
+cdef int wheel_open(
+    Wheel *w, Row *rows, char *cold, size_t stride, size_t rows_max, int block_flags
+) except -1 nogil:
+    """An empty wheel at tick 0 for rows up to rows_max; wheel_reserve makes room for them. MemoryError."""
+    memset(w, 0, sizeof(Wheel))
+    w.rows = rows
+    w.cold = cold
+    w.stride = stride
+    w.horizon = WHEEL_SLOTS - 1
+    w.chunk_high = 1
+    block_open(&w.heads, WHEEL_SLOTS * sizeof(uint32_t), 0)
+    w.head = <uint32_t *>w.heads.base
+    block_commit(&w.heads, WHEEL_SLOTS * sizeof(uint32_t), False)
+    block_open(&w.chunks, _chunks_for(rows_max) * sizeof(Chunk), block_flags)
+    w.chunk = <Chunk *>w.chunks.base
+    return 0
+
+
+cdef void wheel_close(Wheel *w) noexcept nogil:
+    block_close(&w.heads)
+    block_close(&w.chunks)
+    memset(w, 0, sizeof(Wheel))
+
+
+cdef int wheel_reserve(Wheel *w, size_t rows, bint touch) noexcept nogil:
+    """Chunks for that many armed rows, however they are spread: 0, or -1 when the system refuses the memory.
+
+    touch backs what a good distribution needs with memory now.
+    """
+    if pages_use(&w.chunks, _chunks_for(rows) * sizeof(Chunk)):
+        return -1
+    return pages_touch(&w.chunks, (rows // CHUNK_ROWS + 1) * sizeof(Chunk)) if touch else 0
+
+
+cdef uint32_t wheel_new_chunk(Wheel *w, uint32_t slot) noexcept nogil:
+    """Put an empty chunk at the head of a slot. Cannot fail: wheel_reserve made room for the worst distribution."""
+    cdef uint32_t at = w.chunk_free
+    cdef Chunk *c
+    if at:
+        w.chunk_free = w.chunk[at].next
+    else:
+        at = w.chunk_high
+        w.chunk_high += 1
+    c = &w.chunk[at]
+    c.next = w.head[slot]
+    c.slot = <uint16_t>slot
+    c.count = 0
+    w.head[slot] = at
+    w.chunks_used += 1
+    return at
+
+
+cdef inline void _give_head(Wheel *w, uint32_t slot) noexcept nogil:
+    """Take the first chunk, now empty, from a slot."""
+    cdef uint32_t at = w.head[slot]
+    cdef Chunk *c = &w.chunk[at]
+    w.head[slot] = c.next
+    c.next = w.chunk_free
+    w.chunk_free = at
+    w.chunks_used -= 1
+
+
+cdef void wheel_take(Wheel *w, row_t row) noexcept nogil:
+    """Remove the entry of an armed row; its slot's last entry fills the hole. timer_at and parked are the caller's."""
+    cdef uint32_t slot = w.rows[row].parked & (WHEEL_SLOTS - 1)
+    cdef uint32_t at = wheel_cold(w, row).timer_at
+    cdef Chunk *first = &w.chunk[w.head[slot]]
+    cdef row_t last
+    first.count -= 1
+    last = first.row[first.count]
+    if last != row:
+        w.chunk[at >> 4].row[at & 15] = last
+        wheel_cold(w, last).timer_at = at
+    if first.count == 0:
+        _give_head(w, slot)
+
+
+cdef uint64_t wheel_tick(Wheel *w, uint64_t tick) noexcept nogil:
+    """What this wheel calls a tick since the epoch, when that tick is now.
+
+    Deadlines are kept modulo 2^32, so now may not run away from them. But when it jumps by more than the longest timeout,
+    everything armed is due, and a jump of exactly the longest timeout does the same: the rest is skipped. (A timer set after
+    such a jump, before its due rows have all been handed out, is late if a second jump follows: it then waits for its
+    timeout once more.)
+    """
+    tick -= w.skipped
+    if w.entries == 0:
+        w.cursor = max(w.cursor, tick)
+        w.drained = w.cursor
+    elif tick > w.drained + TIMEOUT_TICKS:
+        w.skipped += tick - (w.drained + TIMEOUT_TICKS)
+        tick = w.drained + TIMEOUT_TICKS
+    return tick
+
+
+cdef inline void _prefetch_rows(const Wheel *w, const Chunk *c) noexcept nogil:
+    cdef uint32_t i
+    for i in range(c.count):
+        prefetch_write(&w.rows[c.row[i]])
+        prefetch_write(wheel_cold(w, c.row[i]))
+    prefetch_write(&w.chunk[c.next])
+
+
+cdef size_t wheel_advance(Wheel *w, uint64_t now_tick, size_t *budget, row_t *due, size_t n) noexcept nogil:
+    """Look at the slots up to now_tick: write up to n rows that are due to `due`, disarmed, and answer how many.
+
+    budget: how many entries may be looked at; what is left of it comes back. Stops when n or the budget is used up, in the
+    middle of a slot if need be, and the next call goes on from there: cursor > now_tick when all is done. An entry that is
+    not due is parked again. Rows come in the order of their slots, within a slot in none.
+
+    However far now_tick has jumped, a slot is looked at once (the first of a jump beyond 32767 ticks: perhaps twice); such
+    a jump begins somewhere in the wheel, so rows come in the order of slots but not of deadlines.
+    """
+    cdef size_t found = 0
+    cdef size_t left = budget[0]
+    cdef uint32_t now = <uint32_t>now_tick
+    cdef uint32_t slot, at, ahead, furthest
+    cdef int32_t wait
+    cdef Chunk *c
+    cdef Row *r
+    cdef row_t row
+    w.newest = max(w.newest, now_tick)
+    if now_tick < w.cursor:
+        return 0
+    if now_tick - w.cursor >= WHEEL_SLOTS:
+        w.cursor = now_tick - (WHEEL_SLOTS - 1)
+    while w.cursor <= now_tick:
+        if w.entries == 0:
+            w.cursor = now_tick + 1
+            break
+        slot = <uint32_t>w.cursor & (WHEEL_SLOTS - 1)
+        at = w.head[slot]
+        if at:
+            _prefetch_rows(w, &w.chunk[at])
+        if w.cursor < now_tick:
+            prefetch_write(&w.chunk[w.head[(slot + 1) & (WHEEL_SLOTS - 1)]])
+        while at:
+            if left == 0 or found == n:
+                budget[0] = left
+                return found
+            c = &w.chunk[at]
+            if c.next:
+                _prefetch_rows(w, &w.chunk[c.next])
+            # Rows are taken from the end of the first chunk, so the wheel is whole after each of them.
+            while c.count and left and found < n:
+                left -= 1
+                c.count -= 1
+                row = c.row[c.count]
+                r = &w.rows[row]
+                wait = <int32_t>(r.deadline - now)
+                if wait <= 0:
+                    r.parked = 0
+                    wheel_cold(w, row).timer_at = NO_TIMER
+                    w.entries -= 1
+                    due[found] = row
+                    found += 1
+                else:
+                    # Counted from now, not from the cursor: or a late cursor would meet it again and again.
+                    furthest = <uint32_t>(w.cursor + (WHEEL_SLOTS - 1) - now_tick)
+                    ahead = w.horizon if <uint32_t>wait > w.horizon else <uint32_t>wait
+                    if ahead > furthest:
+                        ahead = furthest
+                    wheel_put(w, row, (now + ahead) & (WHEEL_SLOTS - 1))
+            if c.count == 0:
+                _give_head(w, slot)
+            at = w.head[slot]
+        w.cursor += 1
+    w.drained = w.cursor
+    budget[0] = left
+    return found
+
+
+cdef size_t wheel_bytes(const Wheel *w) noexcept nogil:
+    """Bytes of memory behind the wheel."""
+    return w.heads.usable + max(w.chunks.touched, <size_t>w.chunk_high * sizeof(Chunk))
+
+
+cdef int wheel_check(const Wheel *w, size_t rows_high) except -1:
+    """Walk everything; AssertionError names the first thing that does not hold. Cost: a visit to every slot and row."""
+    cdef uint32_t slot, at, i, free = 0, used = 0
+    cdef uint64_t entries = 0
+    cdef const Chunk *c
+    cdef const Row *r
+    cdef row_t row
+    cdef bytearray seen = bytearray(rows_high)
+    assert 0 < w.horizon < WHEEL_SLOTS, f"wheel: horizon {w.horizon}"
+    for slot in range(<uint32_t>WHEEL_SLOTS):
+        at = w.head[slot]
+        while at:
+            assert at < w.chunk_high, f"wheel: slot {slot} leads to chunk {at}, beyond the {w.chunk_high} ever used"
+            used += 1
+            assert used <= w.chunks_used, f"wheel: slot {slot} runs in a circle"
+            c = &w.chunk[at]
+            assert c.slot == slot, f"wheel: chunk {at} is in slot {slot} and says {c.slot}"
+            assert 0 < c.count <= CHUNK_ROWS, f"wheel: chunk {at} holds {c.count} rows"
+            assert c.count == CHUNK_ROWS or at == w.head[slot], f"wheel: chunk {at} is neither full nor first"
+            for i in range(c.count):
+                row = c.row[i]
+                assert row < rows_high, f"wheel: slot {slot} holds row {row}, beyond the {rows_high} ever used"
+                assert not seen[row], f"wheel: row {row} has two entries"
+                seen[row] = 1
+                r = &w.rows[row]
+                assert r.parked == PARKED | slot, f"wheel: row {row} is in slot {slot} and says {r.parked:#x}"
+                assert wheel_cold(w, row).timer_at == at << 4 | i, f"wheel: row {row} does not know its place"
+                # One that is overdue already is parked at the cursor, or in a slot that is to be looked at now.
+                assert ((slot - <uint32_t>w.cursor) & (WHEEL_SLOTS - 1)) <= max(
+                    0, <int32_t>(r.deadline - <uint32_t>w.cursor), <int64_t>(w.newest - w.cursor)), \
+                    f"wheel: row {row} is parked after its deadline"
+            entries += c.count
+            at = c.next
+    assert used == w.chunks_used, f"wheel: {used} chunks found, {w.chunks_used} counted"
+    assert entries == w.entries, f"wheel: {entries} entries found, {w.entries} counted"
+    for i in range(rows_high):
+        if not seen[i]:
+            assert not w.rows[i].parked & PARKED, f"wheel: row {i} says {w.rows[i].parked:#x} and has no entry"
+    at = w.chunk_free
+    while at:
+        free += 1
+        assert at < w.chunk_high and free < w.chunk_high, f"wheel: the list of free chunks breaks at {at}"
+        at = w.chunk[at].next
+    assert used + free + 1 == w.chunk_high, f"wheel: {w.chunk_high - 1} chunks, {used} in use, {free} free"
+    return 0
