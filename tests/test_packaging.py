@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import shutil
@@ -80,11 +79,11 @@ def installed_files():
     try:
         distribution = importlib.metadata.distribution("fasttcp")
     except importlib.metadata.PackageNotFoundError:
-        pytest.skip("the tree was built in place, no wheel is installed")
+        pytest.skip("no wheel is installed, the tree is tested")
+    if distribution.read_text("WHEEL") is None or Path(distribution.locate_file("fasttcp")).resolve() != PACKAGE:
+        pytest.skip("the tree is tested, not an installed wheel")
     if json.loads(distribution.read_text("direct_url.json") or "{}").get("dir_info", {}).get("editable"):
         pytest.skip("an editable install is no wheel")
-    if Path(distribution.locate_file("fasttcp")).resolve() != PACKAGE:
-        pytest.skip("the tree is tested, not the wheel that is installed as well")
     return {path.as_posix() for path in distribution.files if "__pycache__" not in path.parts}
 
 
