@@ -48,6 +48,11 @@ def pytest_report_header():
     return f"fasttcp: {PACKAGE}"
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("tree") and not (ROOT / "setup.py").exists():
+        pytest.skip("no source tree beside these tests")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def empty_folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:

@@ -18,8 +18,6 @@ import fasttcp
 PACKAGE = Path(fasttcp.__file__).resolve().parent
 ROOT = Path(__file__).resolve().parent.parent
 
-in_the_tree = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="no source tree beside these tests")
-
 # Sources that a wheel carries as they are. Compiled modules replace the .pyx, which nobody can use without the tree.
 SHIPPED = {".py", ".pyi", ".pxd", ".h", ".typed"}
 
@@ -44,14 +42,14 @@ def files_below(folder):
 def clean_copy(destination):
     """What a checkout holds that concerns an sdist, without what builds and tests have left behind."""
     leftovers = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd", "*.py[co]")
-    for folder in ("fasttcp", "tests", "docs", "benchmarks"):
+    for folder in ("fasttcp", "tests", "docs", "benchmarks", "tools"):
         if (ROOT / folder).is_dir():
             shutil.copytree(ROOT / folder, destination / folder, ignore=leftovers)
     for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md"):
         shutil.copy(ROOT / name, destination)
 
 
-@in_the_tree
+@pytest.mark.tree
 def test_sdist_holds_every_source_and_nothing_built(tmp_path):
     tree = tmp_path / "tree"
     tree.mkdir()
@@ -99,7 +97,7 @@ def test_wheel_holds_what_users_of_the_package_need(installed_files):
     assert installed_files == package | scripts | {name for name in installed_files if ".dist-info/" in name}
 
 
-@in_the_tree
+@pytest.mark.tree
 def test_wheel_holds_all_of_the_tree(installed_files):
     sources = {f"fasttcp/{name}" for name in files_below(ROOT / "fasttcp")}
     plain = {name for name in sources if Path(name).suffix in SHIPPED}
@@ -164,7 +162,7 @@ def test_another_project_cimports_the_installed_package(tmp_path):
     assert run(sys.executable, "-c", check, cwd=tmp_path).split() == ["80", "True", "False", "16"]
 
 
-@in_the_tree
+@pytest.mark.tree
 def test_building_leaves_nothing_generated_beside_the_sources():
     suffixes = {Path(name).suffix for name in files_below(ROOT / "fasttcp") if "__pycache__" not in name}
     assert suffixes <= SHIPPED | {".pyx", ".so", ".pyd"}

@@ -11,8 +11,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 
-if not README.exists():
-    pytest.skip("no README beside these tests", allow_module_level=True)
+pytestmark = pytest.mark.tree
 
 
 def examples():
