@@ -330,11 +330,12 @@ def test_the_table_has_a_row_of_equal_width_for_each_parameter():
     assert {row.count(" | ") for row in rows} == {7}
 
 
+@pytest.mark.tree
 def test_docs_profiles_md_is_not_stale():
     page = REPOSITORY / "docs" / "profiles.md"
     assert page.read_text(encoding="utf-8") == profiles.table(), "run: python -m fasttcp.profiles > docs/profiles.md"
 
 
 def test_the_module_writes_the_page():
-    done = subprocess.run([sys.executable, "-m", "fasttcp.profiles"], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    done = subprocess.run([sys.executable, "-m", "fasttcp.profiles"], capture_output=True, text=True, check=True)
     assert done.stdout == profiles.table()

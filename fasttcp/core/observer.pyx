@@ -390,7 +390,7 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
     cdef uint16_t verdict = 0
     cdef uint16_t flags = segment.flags & (SYN | RST | FIN | ACK)
     cdef uint32_t actions = 0
-    cdef bint illegal, known, timed
+    cdef bint illegal, known
     cdef ns_t deadline
 
     o.tallies.segments += 1
@@ -469,10 +469,11 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
         if deadline != 0:
             store_arm_ns(t, row, deadline)
             return
-    # In TIME_WAIT, or after a reset, only what restarts the wait may move its end; otherwise silence counts.
-    timed = line.state[0] == S_TIME_WAIT or line.state[1] == S_TIME_WAIT or line.state[0] + line.state[1] == 0
-    if not timed or verdict & V_CHANGED or actions & A_START_2MSL:
-        arm(o, row)
+    if line.state[0] == S_TIME_WAIT or line.state[1] == S_TIME_WAIT:
+        if actions & A_START_2MSL:                  # nothing else moves the end of the wait
+            arm(o, row)
+    elif line.state[0] + line.state[1] != 0 or verdict & (V_CHANGED | V_NEW):
+        arm(o, row)                                 # silence counts; after a reset only the reset itself does
 
 
 cdef bint begins_anew(Observer *o, row_t row, int s, const Segment *segment) noexcept nogil:

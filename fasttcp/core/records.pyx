@@ -22,7 +22,7 @@ cdef class Records:
     @property
     def fields(self):
         """The names of the fields, in the order of the record."""
-        return tuple(self.layout.decode()[:-1].split(":")[1::2])
+        return tuple(self.layout.decode().rstrip(":}").split(":")[1::2])
 
     def __getitem__(self, index):
         """One record as a dict, or a list of them for a slice."""
@@ -37,8 +37,8 @@ cdef class Records:
         import struct
 
         packed = (<char *>self.data)[i * self.itemsize:(i + 1) * self.itemsize]
-        parts = self.layout.decode()[2:-1].split(":")
-        values = struct.unpack("=" + "".join(parts[0:-1:2]), packed)
+        parts = self.layout.decode().removeprefix("T{").rstrip(":}").split(":")
+        values = struct.unpack("=" + "".join(parts[::2]), packed)
         return dict(zip(parts[1::2], values, strict=True))
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):

@@ -19,21 +19,6 @@ from fasttcp.core.wheel cimport (
     PARKED, ROW_FREE, TIMEOUT_TICKS, Wheel, ticks_of, wheel_advance, wheel_arm, wheel_disarm,
 )
 
-# State numbers, RFC 9293 section 3.3.2, in the order of a life. Row.state holds one for each side.
-cdef enum:
-    CLOSED = 0
-    LISTEN = 1
-    SYN_SENT = 2
-    SYN_RCVD = 3
-    ESTABLISHED = 4
-    FIN_WAIT_1 = 5
-    FIN_WAIT_2 = 6
-    CLOSE_WAIT = 7
-    CLOSING = 8
-    LAST_ACK = 9
-    TIME_WAIT = 10
-    STATES = 11
-
 cdef enum:
     SEAT_ENDPOINT = 0
     SEAT_OBSERVER = 1

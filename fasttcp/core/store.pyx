@@ -30,6 +30,7 @@ from libc.stdint cimport INT64_MAX
 from fasttcp.core.hash cimport hash_expand, hash_wide
 from fasttcp.core.index cimport index_bytes, index_check, index_close, index_open, index_reserve
 from fasttcp.core.memory cimport BLOCK_HUGE, BLOCK_PLAIN, block_close, block_commit, block_open, pages_touch, pages_use
+from fasttcp.core.names cimport N_STATES, S_FIN_WAIT_1, S_LAST_ACK, S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT
 from fasttcp.core.prefetch cimport net32
 from fasttcp.core.wheel cimport WHEEL_SLOTS, wheel_bytes, wheel_check, wheel_close, wheel_open, wheel_reserve, wheel_tick
 
@@ -214,11 +215,11 @@ cdef void _fill_classes(Table *t) noexcept nogil:
     cdef int a, b
     for a in range(16):
         for b in range(16):
-            if a == TIME_WAIT or b == TIME_WAIT:
+            if a == S_TIME_WAIT or b == S_TIME_WAIT:
                 t.class_of[a << 4 | b] = EVICT_TIME_WAIT
-            elif FIN_WAIT_1 <= a <= LAST_ACK or FIN_WAIT_1 <= b <= LAST_ACK:
+            elif S_FIN_WAIT_1 <= a <= S_LAST_ACK or S_FIN_WAIT_1 <= b <= S_LAST_ACK:
                 t.class_of[a << 4 | b] = EVICT_CLOSING
-            elif a <= SYN_RCVD and b <= SYN_RCVD and (a >= SYN_SENT or b >= SYN_SENT):
+            elif a <= S_SYN_RCVD and b <= S_SYN_RCVD and (a >= S_SYN_SENT or b >= S_SYN_SENT):
                 t.class_of[a << 4 | b] = EVICT_HALF_OPEN
 
 
@@ -299,7 +300,7 @@ cdef int store_rebuild(
         c = store_cold(t, row)
         if not c.generation & 1:
             continue
-        if r.state[0] >= STATES or r.state[1] >= STATES:
+        if r.state[0] >= N_STATES or r.state[1] >= N_STATES:
             with gil:
                 raise ValueError(f"row {row}: no such pair of states: {r.state[0]}, {r.state[1]}")
         key.v6 = r.flags & ROW_IPV6
@@ -359,7 +360,7 @@ cdef int store_check(const Table *t) except -1:
         assert (c.timer_at == NO_TIMER) == (r.parked & PARKED == 0), \
             f"store: row {i} has timer_at {c.timer_at:#x} and parked {r.parked:#x}"
         assert r.parked == 0 or r.parked & PARKED, f"store: row {i} has parked {r.parked:#x}"
-        assert r.state[0] < STATES and r.state[1] < STATES, f"store: row {i} has states {r.state[0]}, {r.state[1]}"
+        assert r.state[0] < N_STATES and r.state[1] < N_STATES, f"store: row {i} has states {r.state[0]}, {r.state[1]}"
         pairs[<uint32_t>r.state[0] << 4 | r.state[1]] += 1
         key.v6 = r.flags & ROW_IPV6
         memcpy(key.addr, r.addr, sizeof(r.addr))
