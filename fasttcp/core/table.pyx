@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 
 from fasttcp.core.address cimport parse_address, parse_number
 from fasttcp.core.hash cimport Key, key_observed
-from fasttcp.core.layout cimport NO_ROW, Cold, Observed, Row, Segment, ns_t, row_t
+from fasttcp.core.layout cimport INFO_BAD_CHECKSUM, INFO_BAD_HEADER, NO_ROW, Cold, Observed, Row, Segment, ns_t, row_t
 from fasttcp.core.observer cimport (
     V_FULL, Observer, Verdict, observe, observe_batch, observer_advance, observer_end,
 )
@@ -231,6 +231,10 @@ cdef class ConnectionTable:
         trace_open(&self.engine.trace, _count("trace", trace, 0, 1 << 32))
         self.observer.evict = on_full == "evict"
         self.observer.pick_up = 1 if self.profile.nf_conntrack_tcp_loose else 0
+        self.observer.any_rst = not self.profile.observer_rst_in_window
+        self.observer.any_isn = self.profile.observer_reuse == "isn"
+        self.observer.void_info = INFO_BAD_HEADER | (0 if self.profile.ignore_checksums else INFO_BAD_CHECKSUM)
+        self.observer.twin_ns = self.profile.observer_duplicate_window_ns or 0
         for i, ns in enumerate(silence_ns(self.profile)):
             self.observer.timeout[i] = _ticks(ns, tick_ns)
         self.keep_ended = keep_ended
