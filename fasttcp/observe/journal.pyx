@@ -6,7 +6,7 @@ connection ends; it touches its row, its page and, if there is one, its margin.
 
 from libc.stdint cimport INT64_MAX, UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from fasttcp.core.layout cimport ROW_SIDE_1_OPENED, Row, ns_t, row_t
 from fasttcp.core.memory cimport BLOCK_HUGE, block_close, block_open
@@ -40,6 +40,9 @@ cdef enum:                      # in the order of ENDS
     END_REPLACED
     END_EVICTED
     END_OPEN
+
+cdef enum:
+    MAX_HOSTS = 16
 
 CONN_STATES = ("OTH", "S0", "S1", "S2", "S3", "SF", "REJ", "RSTO", "RSTR", "RSTOS0", "RSTRH", "SH", "SHR")
 
@@ -209,10 +212,12 @@ cdef void journal_entry(Journal *j, Observer *o, row_t row, int event, ns_t when
         e.zeek[i] = p.side[s].state
         e.size[i] = side_size(j, row, s)
         e.ip_bytes[i] = p.side[s].ip_bytes
+        e.bad_checksums[i] = 0
     if p.flags & P_MARGIN:
         e.missed = m.missed
         for i in range(2):
             e.ip_bytes[i] += <uint64_t>m.ip_carry[i ^ first] << 32
+            e.bad_checksums[i] = m.bad_checksums[i ^ first]
         if m.history != NULL:
             e.long_history = m.history
             e.letters = m.history_size
@@ -243,6 +248,32 @@ cdef void entry_free(Entry *e) noexcept nogil:
     e.long_history = NULL
 
 
+cdef void tally_host(Journal *j, const uint8_t *addr, uint64_t wrong, uint64_t right) noexcept nogil:
+    cdef uint32_t i = 0
+    while i < j.n_hosts and memcmp(j.hosts[i].addr, addr, 16) != 0:
+        i += 1
+    if i == j.n_hosts:
+        if i == MAX_HOSTS:
+            return
+        memcpy(j.hosts[i].addr, addr, 16)
+        j.n_hosts += 1
+    j.hosts[i].wrong += wrong
+    j.hosts[i].right += right
+
+
+cdef void tally(Journal *j, Entry *e) noexcept nogil:
+    """Number an entry and count it in."""
+    cdef int i
+    j.ended += 1
+    e.number = j.ended
+    j.missed += e.missed
+    j.ends[e.end] += 1
+    for i in range(2):
+        j.halves[e.summary.state[i]] += 1
+        if e.bad_checksums[i]:
+            tally_host(j, e.summary.addr[i], e.bad_checksums[i], e.summary.packets[i])
+
+
 cdef void journal_ended(void *context, Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil:
     """A Watch.ended: the page becomes an entry."""
     cdef Journal *j = <Journal *>context
@@ -253,10 +284,8 @@ cdef void journal_ended(void *context, Observer *o, row_t row, int event, ns_t w
     e = new_entry(j)
     if e == NULL:
         return
-    j.ended += 1
     journal_entry(j, o, row, event, when_ns, e)
-    e.number = j.ended
-    j.missed += e.missed
+    tally(j, e)
     if p.flags & P_MARGIN:
         stream_forget(j, row, 0)
         stream_forget(j, row, 1)
@@ -275,9 +304,7 @@ cdef void journal_flush(Journal *j, Observer *o) noexcept nogil:
         if e == NULL:
             return
         journal_entry(j, o, row, LIVE, o.engine.table.now_ns, e)
-        j.ended += 1
-        e.number = j.ended
-        j.missed += e.missed
+        tally(j, e)
         if e.long_history != NULL:
             e.long_history = copy_history(j, row)
             if e.long_history == NULL:

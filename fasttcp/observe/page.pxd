@@ -130,10 +130,17 @@ cdef struct Entry:
     uint64_t missed
     char    *long_history       # owned by the entry; NULL: `history` holds all
     uint32_t letters
+    uint32_t bad_checksums[2]
     uint8_t  zeek[2]
     uint8_t  conn_state         # index into CONN_STATES
     uint8_t  end                # index into ENDS
     char     history[24]
+
+
+cdef struct Host:               # a sender of wrong checksums
+    uint8_t  addr[16]
+    uint64_t wrong
+    uint64_t right
 
 
 cdef struct Journal:
@@ -152,6 +159,10 @@ cdef struct Journal:
     size_t   entries_room
     uint64_t ended
     uint64_t missed             # of all connections that ended
+    uint64_t halves[16]         # how many of their halves ended in each state
+    uint64_t ends[8]            # how many ended in each way
+    Host     hosts[16]          # the first that sent wrong checksums
+    uint32_t n_hosts
     # the profile's figures; INT64_MAX and UINT64_MAX stand for None
     ns_t     attempt_ns
     ns_t     close_ns

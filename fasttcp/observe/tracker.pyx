@@ -299,10 +299,25 @@ cdef class Tracker:
             text_free(&text)
 
     def tallies(self):
-        """What was counted so far: the table's tallies, and "gap_bytes", missed in connections that have ended."""
+        """What was counted so far: the table's tallies, and of the entries made "gap_bytes", missed in them."""
         counted = self.table.tallies()
         counted["gap_bytes"] = self.journal.missed
         return counted
+
+    def states(self):
+        """How many halves of the connections that became entries had come to each state: {State: int}."""
+        return {state: self.journal.halves[state] for state in State}
+
+    def ends(self):
+        """How many connections ended in each way: {word: int}."""
+        return {word: self.journal.ends[i] for i, word in enumerate(_ENDS)}
+
+    def wrong_checksums(self):
+        """Hosts that sent wrong TCP checksums: [(address, wrong, right)], at most 16; counted when a connection ends."""
+        return [
+            (format_address(self.journal.hosts[i].addr), self.journal.hosts[i].wrong, self.journal.hosts[i].right)
+            for i in range(self.journal.n_hosts)
+        ]
 
 
 cdef int _enter(Tracker self) except -1:
