@@ -9,7 +9,7 @@ rows' lives, time.
     +---------------------------+-----------+---------------------------+      +-----------------
 
 The bucket array grows by linear hashing (Litwin, VLDB 1980): bucket after bucket is split in two, one split for every
-BUCKET_LOAD insertions, in place. There is no rehash, so no pause, and a bucket never moves. `base` may be any number, so the
+6 insertions, in place. There is no rehash, so no pause, and a bucket never moves. `base` may be any number, so the
 array of a table with a known maximum ends exactly as large as that maximum wants it, with all buckets split alike.
 
     buckets 0 .. span-1 of this level; those below buckets-span are split, their other half is at +span
@@ -42,8 +42,9 @@ cdef int index_open(
     int block_flags, bint touch
 ) except -1 nogil:
     """An empty index for rows_now rows that may grow to rows_max; MemoryError."""
-    cdef size_t first = (rows_now + BUCKET_LOAD - 1) // BUCKET_LOAD
     cdef size_t last = (rows_max + BUCKET_LOAD - 1) // BUCKET_LOAD
+    # Not fewer than two pages of buckets: base * 2^level then meets the last size within 1.6 %.
+    cdef size_t first = min(max((rows_now + BUCKET_LOAD - 1) // BUCKET_LOAD, <size_t>128), last)
     cdef int level = 0
     memset(x, 0, sizeof(Index))
     x.rows = rows
@@ -63,6 +64,8 @@ cdef int index_open(
     x.buckets = <uint32_t>first if first > x.span else x.span
     if x.buckets > x.max_buckets:
         x.buckets = x.max_buckets
+    # The last split is due when the last row comes.
+    x.load = <uint32_t>(<uint64_t>rows_max * 256 // x.max_buckets)
     x.overflow_high = 1
     block_open(&x.main, <size_t>x.max_buckets * sizeof(Bucket), block_flags)
     # A chain of n rows has at most (n - 1) / 12 overflow buckets, whatever the distribution; and two while it is split.

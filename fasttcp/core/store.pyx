@@ -50,7 +50,7 @@ cdef int store_open(
         if seat != SEAT_ENDPOINT and seat != SEAT_OBSERVER:
             raise ValueError(f"seat must be {SEAT_ENDPOINT} (endpoint) or {SEAT_OBSERVER} (observer), not {seat}")
         if not 1 <= max_rows <= <size_t>MAX_ROWS:
-            raise ValueError(f"max_rows must be 1 to {MAX_ROWS}, not {max_rows}")
+            raise ValueError(f"max_rows must be 1 to {<size_t>MAX_ROWS}, not {max_rows}")
         if not 1 <= rows <= max_rows:
             raise ValueError(f"rows must be 1 to max_rows ({max_rows}), not {rows}")
         if cold_stride < sizeof(Cold) or cold_stride % 8 or cold_stride > 4096:
@@ -262,8 +262,8 @@ cdef int store_rebuild(
 ) except -1 nogil:
     """Make a table of rows that were copied in: everything else is derived from them.
 
-    Before: the table is open and empty, with room for `high` rows; rows, cold records and (for IPv6) addr6 of another
-    table have been copied to [0, high), and free, epoch_ns, now_ns and Wheel.skipped are what they were there. The secret
+    Before: the table is open and empty, with room for `high` rows; rows, cold records and (for IPv6, after
+    store_grow_addr6) addr6 of another table have been copied to [0, high), and free, epoch_ns, now_ns and Wheel.skipped are what they were there. The secret
     may be another. After: as if the connections had been inserted here; handles, deadlines and the order in which free rows
     will be used hold; rows of one eviction class stand in the order of their numbers. ValueError names a row that cannot
     be; the table is then of no use but to be closed.
