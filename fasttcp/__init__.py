@@ -12,43 +12,43 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fasttcp.core.segments import (
-        SEGMENT_DTYPE as SEGMENT_DTYPE,
-        Segment as Segment,
-        SegmentBatch as SegmentBatch,
+        SEGMENT_DTYPE,
+        Segment,
+        SegmentBatch,
     )
-    from fasttcp.core.steps import TraceStep as TraceStep
-    from fasttcp.core.table import ConnectionTable as ConnectionTable
+    from fasttcp.core.steps import TraceStep
+    from fasttcp.core.table import ConnectionTable
     from fasttcp.errors import (
-        CaptureError as CaptureError,
-        FastTCPError as FastTCPError,
-        InvariantError as InvariantError,
-        PortsExhausted as PortsExhausted,
-        ProfileError as ProfileError,
-        SegmentError as SegmentError,
-        SnapshotError as SnapshotError,
-        StaleHandle as StaleHandle,
-        StateError as StateError,
-        TableFull as TableFull,
-        TupleInUse as TupleInUse,
-        WrongThread as WrongThread,
+        CaptureError,
+        FastTCPError,
+        InvariantError,
+        PortsExhausted,
+        ProfileError,
+        SegmentError,
+        SnapshotError,
+        StaleHandle,
+        StateError,
+        TableFull,
+        TupleInUse,
+        WrongThread,
     )
     from fasttcp.profiles import (
-        BSD as BSD,
-        LINUX as LINUX,
-        RFC9293 as RFC9293,
-        ZEEK as ZEEK,
-        Profile as Profile,
-        profile as profile,
+        BSD,
+        LINUX,
+        RFC9293,
+        ZEEK,
+        Profile,
+        profile,
     )
     from fasttcp.spec import (
-        TRANSITIONS as TRANSITIONS,
-        Action as Action,
-        Event as Event,
-        State as State,
-        Transition as Transition,
-        transition as transition,
+        TRANSITIONS,
+        Action,
+        Event,
+        State,
+        Transition,
+        transition,
     )
-    from fasttcp.verdicts import Verdict as Verdict
+    from fasttcp.verdicts import Verdict
 
 _HOMES = {
     "fasttcp.core.segments": ("SEGMENT_DTYPE", "Segment", "SegmentBatch"),
@@ -74,7 +74,39 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(["__version__", *_HOME_OF])
+__all__ = [
+    "Action",
+    "BSD",
+    "CaptureError",
+    "ConnectionTable",
+    "Event",
+    "FastTCPError",
+    "InvariantError",
+    "LINUX",
+    "PortsExhausted",
+    "Profile",
+    "ProfileError",
+    "RFC9293",
+    "SEGMENT_DTYPE",
+    "Segment",
+    "SegmentBatch",
+    "SegmentError",
+    "SnapshotError",
+    "StaleHandle",
+    "State",
+    "StateError",
+    "TRANSITIONS",
+    "TableFull",
+    "TraceStep",
+    "Transition",
+    "TupleInUse",
+    "Verdict",
+    "WrongThread",
+    "ZEEK",
+    "profile",
+    "transition",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

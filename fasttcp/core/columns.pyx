@@ -2,7 +2,7 @@
 
 Sides are 0 and 1 as they are stored: side 0 has the lower (address, port). `flags` & 0x0002 says that side 1 opened.
 
-    state_N         State                       addr_N          IPv4 address as a number (IPv6: half of the keyed hash of both)
+    state_N         State                       addr_N          IPv4 address as a number (IPv6: of a hash)
     port_N                                      flags           ROW_... of layout.pxd
     deadline        tick at which the timer is due, modulo 2^32 (a free row: the next free row)
     last_ns         time of the last segment    first_ns        time of the first

@@ -1,5 +1,5 @@
-# The table for `cimport`. The class is a shell around one Observer or one Endpoint; use the functions, which are checked
-# by their signatures when they are imported. They hold no lock: the caller is the only one in the table meanwhile.
+# The table for `cimport`. The class is a shell around one Observer or one Endpoint; use the functions, which are
+# checked by their signatures when they are imported. They take no turn: the caller is alone in the table meanwhile.
 
 from fasttcp.core.layout cimport Segment, ns_t
 from fasttcp.core.observer cimport Observer, Verdict
