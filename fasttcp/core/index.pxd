@@ -145,5 +145,5 @@ cdef void index_spill(Index *x, Bucket *b, uint8_t tag, row_t row) noexcept nogi
 cdef void index_split(Index *x) noexcept nogil
 cdef void index_prefetch_split(const Index *x) noexcept nogil
 cdef bint index_delete(Index *x, uint64_t hash, row_t row) noexcept nogil    # whether it was there
-cdef int index_check(const Index *x, size_t rows_high) except -1            # AssertionError; rows_high: rows ever used
+cdef int index_check(const Index *x, size_t rows_high) except -1            # InvariantError; rows_high: rows ever used
 cdef size_t index_bytes(const Index *x) noexcept nogil

@@ -18,8 +18,8 @@ from fasttcp.core.seat cimport Engine, fire
 from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.store cimport (
     EVICT_CLOSING, EVICT_HALF_OPEN, EVICT_TIME_WAIT, STORE_OK, Table, store_advance, store_arm_after, store_arm_ns,
-    store_behind, store_cold, store_disarm, store_evict_candidate, store_find, store_insert, store_peek, store_prefetch,
-    store_prefetch_remove, store_remove, store_see,
+    store_behind, store_cold, store_disarm, store_evict_candidate, store_find, store_in_use, store_insert, store_overdue,
+    store_peek, store_prefetch, store_prefetch_remove, store_remove, store_see,
 )
 
 cdef enum:
@@ -118,6 +118,16 @@ cdef void fall_due(Observer *o, row_t row) noexcept nogil:
         observer_end(o, row, E_TIMEOUT_IDLE, t.now_ns)
 
 
+cdef bint observer_expired(Observer *o, row_t row) noexcept nogil:
+    """Whether the row's time is up, only the wheel has not come round to it: then it is gone now."""
+    cdef Table *t = &o.engine.table
+    if not store_overdue(t, row):
+        return False
+    store_disarm(t, row)
+    fall_due(o, row)
+    return not store_in_use(t, row)
+
+
 cdef size_t observer_advance(Observer *o, ns_t now_ns, size_t budget) noexcept nogil:
     """Fire what is due at `now_ns`, looking at about `budget` timers at most. Returns how many it has looked at."""
     cdef Table *t = &o.engine.table
@@ -143,11 +153,16 @@ cdef row_t begin(Observer *o, const Key *key, const Segment *segment, uint16_t *
     cdef row_t row = NO_ROW
     cdef Row *line
     cdef Observed *cold
+    cdef int answer
     if not handshake and (o.pick_up == 0 or (o.pick_up == 1 and (segment.flags & (SYN | RST | ACK)) != ACK)):
         o.tallies.stray += 1
         verdict[0] |= V_STRAY
         return NO_ROW
-    if store_insert(t, key, t.now_ns, &row) != STORE_OK:
+    answer = store_insert(t, key, t.now_ns, &row)
+    while answer != STORE_OK and store_behind(t):   # rows whose time is up make room before others must
+        observer_advance(o, t.now_ns, SEGMENT_BUDGET)
+        answer = store_insert(t, key, t.now_ns, &row)
+    if answer != STORE_OK:
         if o.evict and store_evict_candidate(t, SACRIFICE, &row):
             o.tallies.evicted += 1
             observer_end(o, row, E_EVICTED, t.now_ns)
@@ -404,10 +419,8 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
     illegal = (flags & SYN and flags & (RST | FIN)) or not flags & (SYN | RST | ACK)
 
     known = store_find(t, key, &row)
-    if known and store_behind(t) and <int32_t>(t.rows[row].deadline - <tick_t>t.now_tick) <= 0:
-        store_disarm(t, row)                        # its time is up, only the wheel has not come round to it
-        fall_due(o, row)
-        known = store_find(t, key, &row)
+    if known and store_overdue(t, row):
+        known = not observer_expired(o, row)
     if known and flags & SYN and not illegal and begins_anew(o, row, s, segment):
         observer_end(o, row, E_REPLACED, t.now_ns)
         o.tallies.replaced += 1
