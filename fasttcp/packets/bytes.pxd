@@ -1,5 +1,5 @@
-# Numbers out of network bytes, and the Internet checksum. Everything here is inline and cannot fail: the caller has checked
-# that the bytes are there. No protocol is known here.
+# Numbers out of network bytes, and the Internet checksum. Everything here is inline and cannot fail: the caller has
+# checked that the bytes are there. No protocol is known here.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -30,9 +30,9 @@ cdef inline uint32_t get32(const uint8_t* p, bint big) noexcept nogil:
     return be32(p) if big else le32(p)
 
 
-# The checksum of RFC 1071 does not care for byte order (its section 2(B)), so words are added as the machine reads them. Four
-# bytes at a time into 64 bits need no carry, and compilers turn the loop into vector additions; memcpy because packets are not
-# aligned.
+# The checksum of RFC 1071 does not care for byte order (its section 2(B)), so words are added as the machine reads
+# them. Four bytes at a time into 64 bits need no carry, and compilers turn the loop into vector additions; memcpy
+# because packets are not aligned.
 cdef inline uint64_t sum_bytes(const uint8_t* p, size_t n) noexcept nogil:
     cdef uint64_t total = 0
     cdef uint32_t word

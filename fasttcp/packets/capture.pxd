@@ -10,7 +10,7 @@ cdef enum:
     FORMAT_PCAPNG = 2
     HEAD_BYTES = 24                 # enough of the file to tell its format: the pcap file header
     USUAL_RECORD = 262144           # libpcap's MAXIMUM_SNAPLEN: no tool captures more of a packet unless told so
-    LARGEST_RECORD = 16 << 20       # what a snapshot length in the file may raise that to; bounds the memory of a stream
+    LARGEST_RECORD = 16 << 20       # what a snapshot length in the file may raise that to; bounds a stream's memory
     MAX_INTERFACES = 65536          # of one section
 
 

@@ -1,16 +1,17 @@
 # Capture files: pcap (draft-ietf-opsawg-pcap) and pcapng (draft-ietf-opsawg-pcapng), walked without copying.
 #
-# This file knows records, not packets, and memory, not files: whoever drives the walker keeps a window of the file in memory
-# and slides it on when the walker asks for more. A window holds at least `need` bytes, or the file ends; a window never has to
-# hold more than LARGEST_RECORD and a block header. Nothing here allocates but the list of interfaces.
+# This file knows records, not packets, and memory, not files: whoever drives the walker keeps a window of the file in
+# memory and slides it on when the walker asks for more. A window holds at least `need` bytes, or the file ends; a
+# window never has to hold more than LARGEST_RECORD and a block header. Nothing here allocates but the list of
+# interfaces.
 #
 # Every step consumes bytes, so a hostile file costs at most its length: a block has at least 12 bytes, a record 16.
 #
 #   pcap     header 24 bytes: magic (byte order, micro- or nanoseconds), version, -, -, snapshot length, link type
 #            record 16 bytes: seconds, fraction, captured, on the wire; then the bytes
 #            magic a1b2cd34 (A. Kuznetzov's patched libpcap): records of 24 bytes, the rest as usual
-#   pcapng   block: type, length, body, length again. Section header (own byte order), interface descriptions, packets in
-#            enhanced, simple and (obsolete) packet blocks; all other blocks are passed over.
+#   pcapng   block: type, length, body, length again. Section header (own byte order), interface descriptions, packets
+#            in enhanced, simple and (obsolete) packet blocks; all other blocks are passed over.
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
@@ -97,7 +98,7 @@ cdef int64_t _time(const Interface* i, uint64_t stamp) noexcept nogil:
 cdef void _set_resolution(Interface* i, uint32_t code) noexcept nogil:
     """if_tsresol: a power of ten, or of two if the highest bit is set."""
     cdef uint32_t power = code & 0x7F
-    cdef uint32_t k
+    cdef uint32_t _k
     i.multiplier = 0
     i.divisor = 0
     i.shift = 0
@@ -107,11 +108,11 @@ cdef void _set_resolution(Interface* i, uint32_t code) noexcept nogil:
         i.multiplier = SECOND
     elif power <= 9:
         i.multiplier = 1
-        for k in range(9 - power):
+        for _k in range(9 - power):
             i.multiplier *= 10
     elif power <= 28:
         i.divisor = 1
-        for k in range(power - 9):
+        for _k in range(power - 9):
             i.divisor *= 10
     else:
         i.shift = 127                       # 2^64 of such units are less than two nanoseconds

@@ -1,7 +1,7 @@
 """What can be wrong with a capture, and how it is said.
 
-A damaged file is no exception while anything could be read from it: the segments before the damage have been delivered, and
-`CaptureReader.damage` says what stopped the reading, and where.
+A damaged file is no exception while anything could be read from it: the segments before the damage have been delivered,
+and `CaptureReader.damage` says what stopped the reading, and where.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ FAULT_TEXTS = (
 class Damage:
     """Why reading ended before the end of the capture.
 
-    `kind` is "truncated" (the file ends inside a record), "corrupt" (its lengths or its compression contradict themselves) or
-    "unreadable" (the system refused). `offset` is the byte at which the damaged record begins, in the decompressed bytes if
-    the file is compressed; `packets` is the number of packets that were read before.
+    `kind` is "truncated" (the file ends inside a record), "corrupt" (its lengths or its compression contradict
+    themselves) or "unreadable" (the system refused). `offset` is the byte at which the damaged record begins, in the
+    decompressed bytes if the file is compressed; `packets` is the number of packets that were read before.
     """
 
     kind: str

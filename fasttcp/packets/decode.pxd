@@ -1,7 +1,8 @@
-# One frame into one Segment: the short way for plain Ethernet, IPv4, TCP; the long way (decode.pyx) for everything else.
+# One frame into one Segment: the short way for plain Ethernet, IPv4, TCP; the long way (decode.pyx) for everything
+# else.
 #
-# The short way makes no decision of its own: whatever is not exactly as expected goes the long way and is judged there. Tests
-# run every plain frame through both.
+# The short way makes no decision of its own: whatever is not exactly as expected goes the long way and is judged there.
+# Tests run every plain frame through both.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -20,7 +21,8 @@ cdef enum:
 cdef void start_decoder(Decoder* d, bint validate, bint tunnels) noexcept nogil
 cdef void stop_decoder(Decoder* d) noexcept nogil
 
-# The long way; the verdict is counted. After a segment, d.resume != 0 says that this frame may hold another: call again.
+# The long way; the verdict is counted. After a segment, d.resume != 0 says that this frame may hold another: call
+# again.
 cdef int decode_layers(
     Decoder* d, uint32_t link, const uint8_t* frame, uint32_t captured, uint32_t wire, int64_t time_ns, Segment* s,
 ) noexcept nogil

@@ -1,49 +1,21 @@
-"""Frames into segments: link layers, IP, tunnels and TCP put together.
-
-The C functions are in decode.pxd; this module's Python face is the list of verdicts, and `decode_frame` for one frame at a
-time. The machinery holds no state but counters and unfinished fragments.
-"""
+# Frames into segments, the long way: link layers, IP, tunnels and TCP put together. The functions are declared in
+# decode.pxd; nothing here is seen from Python. State from frame to frame: counters and unfinished fragments, both in
+# the Decoder.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fasttcp.core.layout cimport INFO_BAD_CHECKSUM, INFO_BAD_HEADER, INFO_IPV6, Segment
-from fasttcp.core.segments cimport SegmentBatch
 from fasttcp.packets.bytes cimport in_sum, sum_bytes
 from fasttcp.packets.fragments cimport free_fragments
 from fasttcp.packets.ip cimport read_ip
 from fasttcp.packets.layers cimport (
-    INNER_SUBFRAME, IS_SEGMENT, LINK, MAX_TUNNELS, N_VERDICTS, NOT_TCP, STOP, TCP_TRUNCATED, TUNNEL_DEPTH, Cursor, Datagram,
+    INNER_SUBFRAME, IS_SEGMENT, LINK, MAX_TUNNELS, NOT_TCP, STOP, TCP_TRUNCATED, TUNNEL_DEPTH, Cursor, Datagram,
     Decoder, advance,
 )
 from fasttcp.packets.link cimport find_ip
 from fasttcp.packets.tcp cimport TCP_HEADER
 from fasttcp.packets.tunnel cimport PROTOCOL_TCP, open_tunnel
-
-__all__ = ["VERDICTS", "decode_frame"]
-
-# The names of the verdicts, in the order of `Verdict` in layers.pxd, and what each one means to a reader of a summary.
-VERDICTS = {
-    "segments": "TCP segments",
-    "not_ip": "frames that carry no IP",
-    "not_tcp": "IP datagrams that carry no TCP",
-    "link_unknown": "frames of interfaces whose link type is not known",
-    "link_truncated": "frames that the capture cuts short inside a link header",
-    "link_malformed": "frames whose link header contradicts itself",
-    "encrypted": "frames or datagrams that are encrypted below TCP",
-    "ip_truncated": "datagrams that the capture cuts short inside the IP header",
-    "ip_malformed": "datagrams with an impossible IP header",
-    "ip_length": "datagrams that claim more bytes than were on the wire",
-    "ip_zero_length": "datagrams with length 0, as segmentation offload leaves them (read them with checksums ignored)",
-    "ip_checksum": "datagrams with a wrong IPv4 header checksum",
-    "fragment_held": "fragments of datagrams that were put together, or still wait for the rest",
-    "fragment_lost": "fragments that could not be used",
-    "tcp_truncated": "segments with less than a TCP header",
-    "tunnel_malformed": "datagrams with an impossible tunnel header",
-    "tunnel_checksum": "tunnel datagrams with a wrong UDP checksum",
-    "tunnel_depth": "datagrams with too many tunnels inside one another",
-}
-assert len(VERDICTS) == N_VERDICTS
 
 
 cdef void start_decoder(Decoder* d, bint validate, bint tunnels) noexcept nogil:

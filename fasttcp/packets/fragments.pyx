@@ -1,17 +1,18 @@
 # Reassembly of IPv4 and IPv6 fragments (RFC 791 section 3.2, RFC 8200 section 4.5) in bounded memory.
 #
-# This file knows fragments, not packets: what comes in are pieces of a payload with a key, what goes out is the payload.
+# This file knows fragments, not packets: what comes in are pieces of a payload with a key, what goes out is the
+# payload.
 #
 # Workload assumed: fragments are rare, most datagrams have two to five, and a hostile capture is made of nothing else.
-# So: 1,024 datagrams at most, 16 MiB at most, a hash chain to find them, a list by age to give up the oldest. A piece costs
-# its bytes plus one bit for each 8 of them.
+# So: 1,024 datagrams at most, 16 MiB at most, a hash chain to find them, a list by age to give up the oldest. A piece
+# costs its bytes plus one bit for each 8 of them.
 #
 # Where pieces overlap, the bytes that came first stay (as in Zeek; RFC 5722 would discard the datagram, which is the
-# receiver's right, not the observer's). A datagram is given up 60 s after its first piece (RFC 8200 section 4.5), by the
-# capture's own clock, when memory is short, and when its pieces contradict each other about the length.
+# receiver's right, not the observer's). A datagram is given up 60 s after its first piece (RFC 8200 section 4.5), by
+# the capture's own clock, when memory is short, and when its pieces contradict each other about the length.
 #
-# Invariants: held <= MAX_DATAGRAMS; held_bytes is the sum of `room` and never above MAX_HELD_BYTES; every slot is either in
-# one bucket and in the age list, or in the free list.
+# Invariants: held <= MAX_DATAGRAMS; held_bytes is the sum of `room` and never above MAX_HELD_BYTES; every slot is
+# either in one bucket and in the age list, or in the free list.
 
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
@@ -145,7 +146,7 @@ cdef void _copy_new(Partial* slot, const Piece* piece) noexcept nogil:
 
 
 cdef int add_piece(Fragments* f, const Piece* piece, Whole* whole) noexcept nogil:
-    """Takes one piece. PIECE_COMPLETES: `whole` is the payload; PIECE_HELD: others are missing; PIECE_REFUSED: it is no use."""
+    """Takes one piece. PIECE_COMPLETES: `whole` is the payload. PIECE_HELD: more to come. PIECE_REFUSED: useless."""
     cdef uint8_t key[40]
     cdef uint32_t width = 4 if piece.version == 4 else 16
     cdef uint32_t end = piece.offset + piece.length

@@ -1,9 +1,9 @@
 # IPv4 (RFC 791) and IPv6 with its extension headers (RFC 8200), fragments put together on the way.
 #
-# What is a datagram and what is thrown away follows Zeek (src/packet_analysis/protocol/ip/IP.cc), so that a connection log
-# made from these segments has the same packets: a wrong header checksum, a total length beyond the wire, or 0 while checksums
-# are validated, drop the datagram; a fragment that the capture cut short cannot be reassembled, but the first one still shows
-# the TCP header. A reassembled datagram has the addresses and header length of its first fragment.
+# What is a datagram and what is thrown away follows Zeek (src/packet_analysis/protocol/ip/IP.cc), so that a connection
+# log made from these segments has the same packets: a wrong header checksum, a total length beyond the wire, or 0 while
+# checksums are validated, drop the datagram; a fragment that the capture cut short cannot be reassembled, but the first
+# one still shows the TCP header. A reassembled datagram has the addresses and header length of its first fragment.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 from fasttcp.packets.bytes cimport be16, be32, sum_bytes, sums_up
 from fasttcp.packets.fragments cimport PIECE_COMPLETES, PIECE_HELD, Piece, Whole, add_piece
 from fasttcp.packets.layers cimport (
-    ENCRYPTED, FRAGMENT_HELD, FRAGMENT_LOST, IP_CHECKSUM, IP_LENGTH, IP_MALFORMED, IP_TRUNCATED, IP_ZERO_LENGTH, NOT_TCP,
+    ENCRYPTED, FRAGMENT_HELD, FRAGMENT_LOST, IP_CHECKSUM, IP_LENGTH, IP_MALFORMED, IP_TRUNCATED, IP_ZERO_LENGTH,
     Cursor, Datagram, Decoder, advance,
 )
 

@@ -21,7 +21,7 @@ cdef enum:
     INNER_IP = INNER | 3            # an IP header, version by its first four bits
 
 
-# Why a frame is no segment. The order is that of VERDICTS in decode.pyx.
+# Why a frame is no segment. Their names, in this order, are in verdicts.py.
 cdef enum:  # the verdicts
     IS_SEGMENT              # it is one
     NOT_IP                  # ARP, LLDP, 802.11 management, ...

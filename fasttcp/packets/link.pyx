@@ -1,14 +1,14 @@
 # Link layers: from the first byte of a frame to its IP header.
 #
-# Each function takes off one header and names the next kind (layers.pxd). None looks into IP, and none keeps anything between
-# frames. Numbers: tcpdump.org/linktypes.html, EtherTypes of IEEE 802 numbers (IANA).
+# Each function takes off one header and names the next kind (layers.pxd). None looks into IP, and none keeps anything
+# between frames. Numbers: tcpdump.org/linktypes.html, EtherTypes of IEEE 802 numbers (IANA).
 
 from libc.stdint cimport uint8_t, uint32_t
 
 from fasttcp.packets.bytes cimport be16, be32, le16, le32
 from fasttcp.packets.layers cimport (
-    ENCRYPTED, INNER_IP, INNER_LLC, INNER_SUBFRAME, LINK, LINK_MALFORMED, LINK_TRUNCATED, LINK_UNKNOWN, NOT_IP, STOP, Cursor,
-    Decoder, advance,
+    ENCRYPTED, INNER_IP, INNER_LLC, INNER_SUBFRAME, LINK, LINK_MALFORMED, LINK_TRUNCATED, LINK_UNKNOWN, NOT_IP, STOP,
+    Cursor, Decoder, advance,
 )
 
 cdef enum:
@@ -34,10 +34,10 @@ cdef enum:
 
 cdef bint link_is_known(uint32_t linktype) noexcept nogil:
     return linktype in (
-        LINKTYPE_NULL, LINKTYPE_ETHERNET, LINKTYPE_PPP, LINKTYPE_FDDI, LINKTYPE_RAW_12, LINKTYPE_RAW_14, LINKTYPE_PPP_HDLC,
-        LINKTYPE_PPP_ETHER, LINKTYPE_RAW, LINKTYPE_C_HDLC, LINKTYPE_IEEE802_11, LINKTYPE_LOOP, LINKTYPE_LINUX_SLL,
-        LINKTYPE_IEEE802_11_PRISM, LINKTYPE_IEEE802_11_RADIOTAP, LINKTYPE_IEEE802_11_AVS, LINKTYPE_PPI, LINKTYPE_IPV4,
-        LINKTYPE_IPV6, LINKTYPE_NFLOG, LINKTYPE_LINUX_SLL2,
+        LINKTYPE_NULL, LINKTYPE_ETHERNET, LINKTYPE_PPP, LINKTYPE_FDDI, LINKTYPE_RAW_12, LINKTYPE_RAW_14,
+        LINKTYPE_PPP_HDLC, LINKTYPE_PPP_ETHER, LINKTYPE_RAW, LINKTYPE_C_HDLC, LINKTYPE_IEEE802_11, LINKTYPE_LOOP,
+        LINKTYPE_LINUX_SLL, LINKTYPE_IEEE802_11_PRISM, LINKTYPE_IEEE802_11_RADIOTAP, LINKTYPE_IEEE802_11_AVS,
+        LINKTYPE_PPI, LINKTYPE_IPV4, LINKTYPE_IPV6, LINKTYPE_NFLOG, LINKTYPE_LINUX_SLL2,
     )
 
 
@@ -46,7 +46,7 @@ cdef uint32_t _ethernet(Cursor* c) noexcept nogil:
     if c.captured < 14:
         return STOP | LINK_TRUNCATED
     kind = be16(c.p + 12)
-    if kind == TYPE_FABRICPATH:         # its header has the shape of an Ethernet header and a tag; the real frame follows
+    if kind == TYPE_FABRICPATH:         # a header in the shape of Ethernet's and a tag; the real frame follows
         if c.captured < 16 + 14:
             return STOP | LINK_TRUNCATED
         advance(c, 16)
@@ -85,7 +85,7 @@ cdef uint32_t _tag(Cursor* c, uint32_t length) noexcept nogil:
 
 
 cdef uint32_t _mpls(Cursor* c) noexcept nogil:
-    """Labels to the bottom of the stack. What follows has no name: an IP version, or 0 for a pseudowire's control word."""
+    """Labels to the bottom of the stack. What follows has no name: an IP version, or 0 for a control word."""
     cdef bint bottom = False
     while not bottom:
         if c.captured < 4:
@@ -133,7 +133,7 @@ cdef uint32_t _pppoe(Cursor* c) noexcept nogil:
 
 
 cdef uint32_t _null(Cursor* c) noexcept nogil:
-    """Four bytes of address family: of the writing host in its byte order (NULL), or of OpenBSD in network order (LOOP)."""
+    """Four bytes of address family: in the writing host's byte order (NULL), or in network order (OpenBSD's LOOP)."""
     cdef uint32_t family
     if c.captured < 4:
         return STOP | LINK_TRUNCATED
@@ -183,7 +183,7 @@ cdef uint32_t _skip_to(Cursor* c, uint32_t header, uint32_t least, uint32_t kind
 
 
 cdef uint32_t _radiotap(Cursor* c, bint* padded) noexcept nogil:
-    """radiotap.org: little-endian; the first present word tells where the flags are, which tell of padding after the header."""
+    """radiotap.org: little-endian. The first present word says where the flags are, those whether padding follows."""
     cdef uint32_t length
     cdef uint32_t present
     cdef uint32_t at = 4
@@ -237,7 +237,8 @@ cdef uint32_t _wifi(Cursor* c, bint padded) noexcept nogil:
 
 
 cdef uint32_t _subframe(Decoder* d, Cursor* c) noexcept nogil:
-    """One subframe of an A-MSDU: addresses, length, LLC; the next begins on a multiple of four bytes from this one's start.
+    """One subframe of an A-MSDU: addresses, length, LLC; the next begins on a multiple of four bytes from this one's
+    start.
 
     Only the frame's own subframes are returned to (`resume`); of an A-MSDU inside a tunnel the first one is read.
     """
@@ -274,7 +275,7 @@ cdef uint32_t _prism(Cursor* c) noexcept nogil:
 
 
 cdef uint32_t _nflog(Cursor* c) noexcept nogil:
-    """TLVs in the writing host's byte order, which the file does not tell; all hosts that write them today are little-endian."""
+    """TLVs in the writing host's byte order, which the file does not tell; little-endian is taken for granted."""
     cdef uint32_t length
     if c.captured < 4:
         return STOP | LINK_TRUNCATED
@@ -308,7 +309,9 @@ cdef int find_ip(Decoder* d, uint32_t kind, Cursor* c) noexcept nogil:
             kind = _tag(c, 4)
         elif kind == TYPE_VNTAG:
             kind = _tag(c, 6)
-        elif kind in (LINK | LINKTYPE_RAW, LINK | LINKTYPE_RAW_12, LINK | LINKTYPE_RAW_14, LINK | LINKTYPE_IPV4, LINK | LINKTYPE_IPV6):
+        elif kind in (
+                LINK | LINKTYPE_RAW, LINK | LINKTYPE_RAW_12, LINK | LINKTYPE_RAW_14, LINK | LINKTYPE_IPV4,
+                LINK | LINKTYPE_IPV6):
             kind = INNER_IP
         elif kind == LINK | LINKTYPE_LINUX_SLL:
             kind = _sll(c)

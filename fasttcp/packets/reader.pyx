@@ -1,34 +1,33 @@
 """CaptureReader: segments out of a capture file, a batch at a time, with the GIL released.
 
-This file drives the walker (capture.pyx) and the decoder (decode.pyx) over a window of the file. A mapped file is its own
-window, looked at 16 MiB at a time; a stream is read into a buffer of 1 MiB, which grows only for a longer record (16 MiB at
-most). Memory is bounded by that and by the fragment table, whatever the file holds.
+This file drives the walker (capture.pyx) and the decoder (decode.pyx) over a window of the file. A mapped file is its
+own window, looked at 16 MiB at a time; a stream is read into a buffer of 1 MiB, which grows only for a longer record
+(16 MiB at most). Memory is bounded by that and by the fragment table, whatever the file holds.
 
 No state of TCP, no clock: times are the capture's own.
 """
 
 import mmap
-from pathlib import PurePath
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memmove
 
 from fasttcp.core.layout cimport Segment
 from fasttcp.core.segments cimport SegmentBatch
 from fasttcp.packets.capture cimport (
-    FORMAT_PCAP, HEAD_BYTES, STEP_FAULT, STEP_MORE, STEP_PACKET, Frame, Step, Walker, begin, finish, next_frame, offset_of,
+    FORMAT_PCAP, HEAD_BYTES, STEP_FAULT, STEP_MORE, STEP_PACKET, Frame, Walker, begin, finish, next_frame, offset_of,
 )
 from fasttcp.packets.decode cimport decode, start_decoder, stop_decoder
-from fasttcp.packets.layers cimport IS_SEGMENT, LINK_UNKNOWN, Decoder
+from fasttcp.packets.layers cimport IS_SEGMENT, LINK_UNKNOWN, N_VERDICTS, Decoder
 from fasttcp.packets.link cimport link_is_known
 
 from fasttcp.core.segments import SegmentBatch as Batch
 from fasttcp.errors import CaptureError, SegmentError, WrongThread
 from fasttcp.packets import linktypes
 from fasttcp.packets.damage import FAULT_TEXTS, Damage
-from fasttcp.packets.decode import VERDICTS
 from fasttcp.packets.source import Unreadable, open_source
+from fasttcp.packets.verdicts import VERDICTS
 
 __all__ = ["CaptureReader"]
 
@@ -38,6 +37,9 @@ cdef enum:
 
 _MAGICS = (b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\xcd\x34",
            b"\x34\xcd\xb2\xa1", b"\x0a\x0d\x0d\x0a")
+
+if len(VERDICTS) != N_VERDICTS:
+    raise ImportError("verdicts.py and layers.pxd do not fit")
 
 
 cdef inline Py_ssize_t _fill(Feed* feed, Segment* out, Place* places, Py_ssize_t room) noexcept nogil:
@@ -91,7 +93,6 @@ cdef bint _move_on(CaptureReader reader) except -1:
     cdef Walker* w = &reader.feed.walker
     cdef uint64_t at = offset_of(w)
     cdef uint64_t end
-    cdef Py_ssize_t got
     if not reader.mapped:
         return _read_on(reader, max(w.need, <uint64_t>1)) > 0
     end = <uint64_t>(w.end - w.base)
@@ -121,7 +122,7 @@ cdef Py_ssize_t _read_on(CaptureReader reader, uint64_t need) except -1:
     cdef uint8_t[::1] buffer = reader.window
     cdef uint64_t at = offset_of(w)
     cdef Py_ssize_t got = 0
-    cdef object former = reader.window          # must live until its rest is copied
+    cdef object _former = reader.window         # must live until its rest is copied
     if need > <uint64_t>buffer.shape[0]:
         reader.window = bytearray(need + BUFFER)
         buffer = reader.window
@@ -158,7 +159,8 @@ cdef int _end(CaptureReader reader) except -1:
     elif w.trailer:
         _damage(reader, "truncated", f"the file ends inside a block of {w.trailer} bytes", w.record_offset)
     elif left:
-        _damage(reader, "truncated", f"the file ends after {left} of at least {w.need} bytes of a record", w.record_offset)
+        message = f"the file ends after {left} of at least {w.need} bytes of a record"
+        _damage(reader, "truncated", message, w.record_offset)
     cdef uint64_t unknown = reader.feed.decoder.counts[LINK_UNKNOWN]
     if unknown and unknown == w.packets:
         raise CaptureError(
@@ -218,11 +220,12 @@ cdef class CaptureReader:
     Parameters
     ----------
     source : str, os.PathLike, bytes-like or binary file object
-        A path, "-" for standard input, the bytes themselves, or an open file, which is read from where it stands and not
-        closed. pcap and pcapng of every kind; compressed with gzip, xz or zstd (told by the bytes, not by the name).
+        A path, "-" for standard input, the bytes themselves, or an open file, which is read from where it stands and
+        not closed. pcap and pcapng of every kind; compressed with gzip, xz or zstd (told by the bytes, not by the
+        name).
     checksums : {"validate", "ignore"}
-        "validate": IPv4 headers with a wrong checksum are dropped, TCP segments with one are marked INFO_BAD_CHECKSUM. A
-        packet that was not captured whole cannot be checked and passes.
+        "validate": IPv4 headers with a wrong checksum are dropped, TCP segments with one are marked INFO_BAD_CHECKSUM.
+        A packet that was not captured whole cannot be checked and passes.
     tunnels : bool
         Look into IP in IP, GRE, VXLAN, Geneve, GTP-U, Teredo and AYIYA, four deep at most.
     follow : bool
@@ -238,8 +241,8 @@ cdef class CaptureReader:
     OSError
         As from `open`.
     CaptureError
-        It is no capture, its link type is unknown (for pcapng: raised at the end, when no packet had a known one), or a zstd
-        file meets a Python without zstd.
+        It is no capture, its link type is unknown (for pcapng: raised at the end, when no packet had a known one), or a
+        zstd file meets a Python without zstd.
 
     Notes
     -----
@@ -276,8 +279,8 @@ cdef class CaptureReader:
         batch : SegmentBatch
             Its former contents are overwritten. A stream may fill less than its capacity; only 0 means the end.
         positions : writable buffer of 16 bytes for each record of the batch's capacity, optional
-            Receives for each segment two uint64: the byte offset of its record in the (decompressed) file, and the packet's
-            number, from 1. For example `numpy.empty((batch.capacity, 2), "u8")`.
+            Receives for each segment two uint64: the byte offset of its record in the (decompressed) file, and the
+            packet's number, from 1. For example `numpy.empty((batch.capacity, 2), "u8")`.
 
         Raises
         ------
@@ -306,7 +309,8 @@ cdef class CaptureReader:
             if positions is not None and (
                     view.len < batch.capacity * <Py_ssize_t>sizeof(Place) or <size_t>view.buf % sizeof(uint64_t)):
                 raise SegmentError(
-                    f"positions: {batch.capacity} segments need {batch.capacity * sizeof(Place)} aligned bytes, got {view.len}")
+                    f"positions: {batch.capacity} segments need {batch.capacity * sizeof(Place)} aligned bytes, "
+                    f"got {view.len}")
             batch.count = 0
             self.busy = True
             with nogil:
@@ -337,8 +341,9 @@ cdef class CaptureReader:
         counted = {"packets": self.feed.walker.packets}
         counted.update((name, d.counts[i]) for i, name in enumerate(VERDICTS))
         counted.update(
-            bad_checksum=d.bad_checksum, bad_header=d.bad_header, tunnelled=d.tunnelled, reassembled=d.fragments.reassembled,
-            reassembly_failed=d.fragments.abandoned, reassembly_pending=d.fragments.held,
+            bad_checksum=d.bad_checksum, bad_header=d.bad_header, tunnelled=d.tunnelled,
+            reassembled=d.fragments.reassembled, reassembly_failed=d.fragments.abandoned,
+            reassembly_pending=d.fragments.held,
         )
         return counted
 
@@ -368,7 +373,7 @@ cdef class CaptureReader:
         return self.ended
 
     def close(self):
-        """Closes the file, if the reader opened it. The counters and `damage` stay. Reading further raises ValueError."""
+        """Closes the file, if the reader opened it. Counters and `damage` stay; to read further raises ValueError."""
         if self.busy:
             raise WrongThread("another thread is reading from this CaptureReader")
         self.ended = True

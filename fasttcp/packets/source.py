@@ -1,12 +1,15 @@
 """Where the bytes of a capture come from: a mapped file, memory, or a stream of any kind, perhaps compressed.
 
-This file knows no capture format. It answers two questions: is there one piece of memory with everything in it (`memory`), or
-must it be read (`read_into`)? Streams are read in the pieces in which they come, so that a live pipe is not waited for longer
-than needed. Compressed sources (gzip, xz, zstd, told by their magic bytes, whatever the name) are streams.
+This file knows no capture format. It answers two questions: is there one piece of memory with everything in it
+(`memory`), or must it be read (`read_into`)? Streams are read in the pieces in which they come, so that a live pipe is
+not waited for longer than needed. Compressed sources (gzip, xz, zstd, told by their magic bytes, whatever the name) are
+streams.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import io
 import mmap
 import os
@@ -36,8 +39,8 @@ class Unreadable(Exception):
 class Source:
     """The bytes of one capture.
 
-    `memory` is a mapping, or any object with the buffer protocol, that holds all of them, else None; `size` is their number
-    if it is known. `name` is for messages.
+    `memory` is a mapping, or any object with the buffer protocol, that holds all of them, else None; `size` is their
+    number if it is known. `name` is for messages.
     """
 
     def __init__(self, name: str, *, memory: Any = None, size: int | None = None, fd: int | None = None) -> None:
@@ -69,10 +72,8 @@ class Source:
     def close(self) -> None:
         """Closes what `open_source` opened, and nothing that the caller passed."""
         for thing in reversed(self._owned):
-            try:
+            with contextlib.suppress(BufferError):  # a mapping with a view on it goes when the view goes
                 thing.close()
-            except BufferError:     # a mapping with a view on it goes when the view goes
-                pass
         self._owned.clear()
         self.memory = None
 
@@ -128,17 +129,14 @@ def _peek(read: Any) -> bytes:
 
 
 def _zstd(raw: Any, name: str) -> tuple[Any, tuple[type[BaseException], ...]]:
-    try:
-        from compression import zstd  # CPython 3.14
-    except ImportError:
-        try:
-            import zstandard
-        except ImportError:
-            raise CaptureError(
-                "compressed with zstd, which needs the zstandard package: pip install 'fasttcp[zstd]'", name
-            ) from None
-        return zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True), (zstandard.ZstdError,)
-    return zstd.ZstdFile(raw), (zstd.ZstdError,)
+    zstd: Any
+    with contextlib.suppress(ImportError):  # the standard library's, from CPython 3.14 on
+        zstd = importlib.import_module("compression.zstd")
+        return zstd.ZstdFile(raw), (zstd.ZstdError,)
+    with contextlib.suppress(ImportError):
+        zstd = importlib.import_module("zstandard")
+        return zstd.ZstdDecompressor().stream_reader(raw, read_across_frames=True), (zstd.ZstdError,)
+    raise CaptureError("compressed with zstd, which needs the zstandard package: pip install 'fasttcp[zstd]'", name)
 
 
 def _attach(source: Source, read: Any) -> Source:
@@ -157,7 +155,7 @@ def _attach(source: Source, read: Any) -> Source:
     elif head.startswith(XZ):
         import lzma
 
-        stream = lzma.LZMAFile(io.BufferedReader(raw, 1 << 16))
+        stream = lzma.LZMAFile(io.BufferedReader(raw, 1 << 16))  # noqa: SIM115 - it outlives this function
         source._failures = (lzma.LZMAError,)
     elif head.startswith(ZSTD):
         stream, source._failures = _zstd(raw, source.name)
@@ -171,9 +169,10 @@ def _attach(source: Source, read: Any) -> Source:
 def open_source(source: Any, *, mapped: bool = True) -> Source:
     """Opens a capture.
 
-    `source` is a path (str or os.PathLike), "-" for standard input, an object with the buffer protocol, or a binary file
-    object that is read from where it stands. `mapped=False` reads regular files instead of mapping them, which a file that
-    still grows needs. Raises OSError as `open` does, and CaptureError for a zstd file without the package for it.
+    `source` is a path (str or os.PathLike), "-" for standard input, an object with the buffer protocol, or a binary
+    file object that is read from where it stands. `mapped=False` reads regular files instead of mapping them, which a
+    file that still grows needs. Raises OSError as `open` does, and CaptureError for a zstd file without the package for
+    it.
     """
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
@@ -182,7 +181,7 @@ def open_source(source: Any, *, mapped: bool = True) -> Source:
         if name == "-":
             stdin = sys.stdin.buffer
             return _attach(Source("-"), _reader(stdin, "-"))
-        file = open(name, "rb", buffering=0)
+        file = open(name, "rb", buffering=0)  # noqa: SIM115 - it outlives this function
         opened = Source(name)
         opened._owned.append(file)
         try:

@@ -1,7 +1,9 @@
-# The TCP header and its options into a Segment (RFC 9293 section 3.1, RFC 7323 for window scale and timestamps, RFC 2018).
+# The TCP header and its options into a Segment (RFC 9293 section 3.1, RFC 7323 for window scale and timestamps, RFC
+# 2018).
 #
-# The caller has filled time_ns, src, dst and ip_bytes, and has at least 20 captured bytes at `p`. Options are read as far as
-# they make sense: what follows a broken one is not looked at, and a known option of the wrong length is as if absent.
+# The caller has filled time_ns, src, dst and ip_bytes, and has at least 20 captured bytes at `p`. Options are read as
+# far as they make sense: what follows a broken one is not looked at, and a known option of the wrong length is as if
+# absent.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 

@@ -126,7 +126,7 @@ cdef uint32_t _gtp(Cursor* c) noexcept nogil:
 
 
 cdef bint _is_teredo(const Cursor* c) noexcept nogil:
-    """An IPv6 datagram of exactly this length between Teredo addresses: two clients that found each other use any port."""
+    """An IPv6 datagram of exactly this length between Teredo addresses: clients use any port among themselves."""
     return (
         c.captured >= 40 and c.p[0] >> 4 == 6 and be16(c.p + 4) + 40 == c.wire
         and (be32(c.p + 8) == TEREDO_PREFIX or be32(c.p + 24) == TEREDO_PREFIX)
