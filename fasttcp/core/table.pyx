@@ -20,7 +20,7 @@ from fasttcp.core.records cimport Records, column_new, records_new
 from fasttcp.core.seat cimport Engine
 from fasttcp.core.store cimport (
     SEAT_OBSERVER, STORE_EVICT, Table, store_behind, store_bytes, store_check, store_close, store_find, store_handle,
-    store_in_use, store_open, store_row_of, store_see,
+    store_in_use, store_open, store_row_of, store_see, store_set_horizon,
 )
 from fasttcp.core.summary cimport LIVE, EndLog, Summary, endlog_close, endlog_observed, summarize_observed
 from fasttcp.core.trace cimport Step, trace_close, trace_open
@@ -228,6 +228,7 @@ cdef class ConnectionTable:
             &self.engine.table, SEAT_OBSERVER, capacity, most, sizeof(Observed), tick_ns, secret,
             STORE_EVICT if on_full == "evict" else 0,
         )
+        store_set_horizon(&self.engine.table, self.profile.time_wait_ns)
         trace_open(&self.engine.trace, _count("trace", trace, 0, 1 << 32))
         self.observer.evict = on_full == "evict"
         self.observer.pick_up = 1 if self.profile.nf_conntrack_tcp_loose else 0
