@@ -288,8 +288,10 @@ cdef uint16_t see_syn_ack(Observer *o, row_t row, int s, const Segment *segment)
     cdef int r = 1 - s
     cdef Half *receiver = &line.seat.half[r]
     if line.state[r] == S_SYN_SENT:
-        if not seq_lt(cold.isn[r], segment.ack) or seq_lt(receiver.snd_nxt, segment.ack):
-            return V_SUSPECT                        # it will be answered by a RST (case 4)
+        # All that was sent: the usual case, which spares the cold record of the initial sequence number.
+        if segment.ack != receiver.snd_nxt:
+            if not seq_lt(cold.isn[r], segment.ack) or seq_lt(receiver.snd_nxt, segment.ack):
+                return V_SUSPECT                    # it will be answered by a RST (case 4)
         cold.isn[s] = segment.seq
         learn_syn(line, s, segment)
         line.seat.half[s].rcv_nxt = segment.ack
@@ -322,7 +324,9 @@ cdef bint infer_handshake(Observer *o, row_t row, int s, const Segment *segment)
         cold.isn[s] = segment.seq - 1
         line.seat.half[s].snd_nxt = segment.seq
         fire(&o.engine, row, r, E_RCV_SYN_ACK, segment, segment.time_ns)
-    if line.state[r] == S_SYN_RCVD and seq_lt(cold.isn[r], segment.ack):
+    if line.state[r] == S_SYN_RCVD and (
+        segment.ack == line.seat.half[r].snd_nxt and syn_seen(line, r) or seq_lt(cold.isn[r], segment.ack)
+    ):
         fire(&o.engine, row, r, E_RCV_ACK_OF_SYN, segment, segment.time_ns)
     if line.state[s] == S_SYN_RCVD and segment.payload != 0 and syn_seen(line, s):
         fire(&o.engine, row, s, E_RCV_ACK_OF_SYN, segment, segment.time_ns)  # it sends data: the third segment is missing
@@ -521,6 +525,8 @@ cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict 
             store_prefetch(t, &keys[i])
         for i in range(count):
             store_peek(t, &keys[i])
+            if segments[base + i].flags & SYN and keys[i].hint != NO_ROW:
+                prefetch_write(store_cold(t, keys[i].hint))
             if o.watch.lines != NULL and keys[i].hint != NO_ROW:
                 prefetch_write(o.watch.lines + <size_t>keys[i].hint * o.watch.stride)
         for i in range(count):

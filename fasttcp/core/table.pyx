@@ -24,7 +24,7 @@ from fasttcp.core.records cimport Records, column_new, records_new, records_take
 from fasttcp.core.seat cimport Engine
 from fasttcp.core.store cimport (
     SEAT_OBSERVER, STORE_EVICT, Table, store_behind, store_bytes, store_check, store_close, store_find, store_handle,
-    store_in_use, store_open, store_overdue, store_row_of,
+    store_in_use, store_open, store_overdue, store_row_of, store_set_horizon,
 )
 from fasttcp.core.summary cimport LIVE, EndLog, Summary, endlog_close, endlog_observed, summarize_observed
 from fasttcp.core.trace cimport Step, Trace, trace_close, trace_open
@@ -191,6 +191,7 @@ cdef int open_table(
             &observer.engine.table, SEAT_OBSERVER, capacity, max_capacity, sizeof(Observed), tick_ns, words,
             STORE_EVICT if on_full == "evict" else 0,
         )
+        store_set_horizon(&observer.engine.table, profile.time_wait_ns)
         trace_open(&observer.engine.trace, trace)
     except BaseException:
         store_close(&observer.engine.table)
