@@ -136,11 +136,12 @@ class Event(IntEnum):
     PICKED_UP = 40
     CROSSED_SYN = 41
     CROSSED_FIN = 42
-    # numbers never change, so what came later stands here: two calls, a segment, a timer
+    # numbers never change, so what came later stands here: two calls, two segments, a timer
     SEND_UNSPECIFIED = 43
     RELEASE = 44
     RCV_SYN_FATAL = 45
-    PROBE_WINDOW = 46
+    RCV_ACK_DROPPED = 46
+    PROBE_WINDOW = 47
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +321,11 @@ EVENTS: dict[Event, EventInfo] = {
         "SYN inside the window, where RFC 5961 is not followed",
         "there is no window yet",
     ),
+    Event.RCV_ACK_DROPPED: EventInfo(
+        "segment",
+        "ACK of our SYN while the accept queue of the listener has no place",
+        "only a connection that comes out of LISTEN needs a place there",
+    ),
     Event.PROBE_WINDOW: EventInfo(
         "timer",
         "the persist timer fires: data or a FIN wait for a window that is shut",
@@ -446,6 +452,10 @@ _row(
 _row(
     LISTEN, Event.RCV_SYN_COOKIE, None, Action.SEND_COOKIE, "RFC 4987 §3.6",
     "the state travels in our sequence number and costs no row",
+)  # fmt: skip
+_row(
+    SYN_RCVD, Event.RCV_ACK_DROPPED, None, Action.NONE, "kernel tcp_check_req, tcp_abort_on_overflow",
+    "the SYN+ACK is sent again until the application accepts, or both give up",
 )  # fmt: skip
 _row(
     LISTEN, Event.RCV_COOKIE_ACK, ESTABLISHED, Action.START_KEEPALIVE, "RFC 4987 §3.6",

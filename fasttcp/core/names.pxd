@@ -61,8 +61,9 @@ cdef enum:
     E_SEND_UNSPECIFIED = 43
     E_RELEASE = 44
     E_RCV_SYN_FATAL = 45
-    E_PROBE_WINDOW = 46
-    N_EVENTS = 47
+    E_RCV_ACK_DROPPED = 46
+    E_PROBE_WINDOW = 47
+    N_EVENTS = 48
 
 cdef enum:
     A_SEND_SYN = 0x1
