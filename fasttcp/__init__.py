@@ -1,1 +1,121 @@
-"""fasttcp: the state of millions of TCP connections in one Python process."""
+"""fasttcp: the state of millions of TCP connections in one Python process.
+
+Every name below is loaded when it is first asked for, so that ``import fasttcp`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fasttcp.core.segments import (
+        SEGMENT_DTYPE,
+        Segment,
+        SegmentBatch,
+    )
+    from fasttcp.core.steps import TraceStep
+    from fasttcp.core.table import ConnectionTable
+    from fasttcp.errors import (
+        CaptureError,
+        FastTCPError,
+        InvariantError,
+        PortsExhausted,
+        ProfileError,
+        SegmentError,
+        SnapshotError,
+        StaleHandle,
+        StateError,
+        TableFull,
+        TupleInUse,
+        WrongThread,
+    )
+    from fasttcp.profiles import (
+        BSD,
+        LINUX,
+        RFC9293,
+        ZEEK,
+        Profile,
+        profile,
+    )
+    from fasttcp.spec import (
+        TRANSITIONS,
+        Action,
+        Event,
+        State,
+        Transition,
+        transition,
+    )
+    from fasttcp.verdicts import Verdict
+
+_HOMES = {
+    "fasttcp.core.segments": ("SEGMENT_DTYPE", "Segment", "SegmentBatch"),
+    "fasttcp.core.steps": ("TraceStep",),
+    "fasttcp.core.table": ("ConnectionTable",),
+    "fasttcp.errors": (
+        "CaptureError",
+        "FastTCPError",
+        "InvariantError",
+        "PortsExhausted",
+        "ProfileError",
+        "SegmentError",
+        "SnapshotError",
+        "StaleHandle",
+        "StateError",
+        "TableFull",
+        "TupleInUse",
+        "WrongThread",
+    ),
+    "fasttcp.profiles": ("BSD", "LINUX", "RFC9293", "ZEEK", "Profile", "profile"),
+    "fasttcp.spec": ("TRANSITIONS", "Action", "Event", "State", "Transition", "transition"),
+    "fasttcp.verdicts": ("Verdict",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Action",
+    "BSD",
+    "CaptureError",
+    "ConnectionTable",
+    "Event",
+    "FastTCPError",
+    "InvariantError",
+    "LINUX",
+    "PortsExhausted",
+    "Profile",
+    "ProfileError",
+    "RFC9293",
+    "SEGMENT_DTYPE",
+    "Segment",
+    "SegmentBatch",
+    "SegmentError",
+    "SnapshotError",
+    "StaleHandle",
+    "State",
+    "StateError",
+    "TRANSITIONS",
+    "TableFull",
+    "TraceStep",
+    "Transition",
+    "TupleInUse",
+    "Verdict",
+    "WrongThread",
+    "ZEEK",
+    "profile",
+    "transition",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

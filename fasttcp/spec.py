@@ -136,6 +136,12 @@ class Event(IntEnum):
     PICKED_UP = 40
     CROSSED_SYN = 41
     CROSSED_FIN = 42
+    # numbers never change, so what came later stands here: two calls, two segments, a timer
+    SEND_UNSPECIFIED = 43
+    RELEASE = 44
+    RCV_SYN_FATAL = 45
+    RCV_ACK_DROPPED = 46
+    PROBE_WINDOW = 47
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +167,7 @@ EVENTS: dict[Event, EventInfo] = {
     Event.CLOSE_UNREAD: EventInfo(
         "call",
         "CLOSE of both directions while received data wait unread",
-        "no data can wait unread where none were accepted or the application has let go; the call is CLOSE there",
+        "no data wait unread before ESTABLISHED; in TIME_WAIT both directions are complete: it is CLOSE or RELEASE",
     ),
     Event.ABORT: EventInfo("call", "ABORT: give the connection up at once", ""),
     Event.RCV_SYN: EventInfo(
@@ -191,7 +197,7 @@ EVENTS: dict[Event, EventInfo] = {
     ),
     Event.RCV_DATA: EventInfo(
         "segment",
-        "data in the receive window, after the ACK part was processed",
+        "data in the receive window, or a FIN beyond a hole in the data, after the ACK part was processed",
         "before synchronization data wait for the ACK part, which leads to ESTABLISHED first, or are not acceptable",
     ),
     Event.RCV_DATA_UNWANTED: EventInfo(
@@ -300,6 +306,31 @@ EVENTS: dict[Event, EventInfo] = {
         "a half sends its FIN without acknowledging the FIN it was thought to have received",
         "only a half that has received a FIN and not sent one can turn out to have closed first",
     ),
+    Event.SEND_UNSPECIFIED: EventInfo(
+        "call",
+        "SEND on a passive OPEN that names no remote socket",
+        "only a listener has no remote socket; elsewhere the call is SEND",
+    ),
+    Event.RELEASE: EventInfo(
+        "call",
+        "CLOSE of the receiving direction too, after a CLOSE of the sending direction alone",
+        "before our CLOSE there is nothing to add to it: the call is CLOSE",
+    ),
+    Event.RCV_SYN_FATAL: EventInfo(
+        "segment",
+        "SYN inside the window, where RFC 5961 is not followed",
+        "there is no window yet",
+    ),
+    Event.RCV_ACK_DROPPED: EventInfo(
+        "segment",
+        "ACK of our SYN while the accept queue of the listener has no place",
+        "only a connection that comes out of LISTEN needs a place there",
+    ),
+    Event.PROBE_WINDOW: EventInfo(
+        "timer",
+        "the persist timer fires: data or a FIN wait for a window that is shut",
+        "nothing can wait for a window before ESTABLISHED, nor after our FIN was acknowledged",
+    ),
 }
 
 
@@ -365,6 +396,7 @@ _row(
 
 _row(CLOSED, Event.SEND, None, Action.REJECT, _section("3.10.2"), "connection does not exist")
 _row(LISTEN, Event.SEND, SYN_SENT, _SYN | Action.QUEUE, _section("3.10.2"), "sending turns a passive open active")
+_row(LISTEN, Event.SEND_UNSPECIFIED, None, Action.REJECT, _section("3.10.2"), "remote socket unspecified")
 _row((SYN_SENT, SYN_RCVD), Event.SEND, None, Action.QUEUE, _section("3.10.2"), "data wait for ESTABLISHED")
 _row((ESTABLISHED, CLOSE_WAIT), Event.SEND, None, Action.SEND_DATA, _section("3.10.2"), "our direction is open")
 _row(
@@ -384,8 +416,17 @@ _row(
 )  # fmt: skip
 
 _row(
-    (ESTABLISHED, CLOSE_WAIT), Event.CLOSE_UNREAD, CLOSED, Action.SEND_ABORT_RST | Action.DELETE,
-    "RFC 1122 §4.2.2.13", "the peer must learn that its data were lost", "aborted",
+    (ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT, CLOSING, LAST_ACK), Event.CLOSE_UNREAD, CLOSED,
+    Action.SEND_ABORT_RST | Action.DELETE, "RFC 1122 §4.2.2.13, RFC 2525 §2.17",
+    "the peer must learn that its data were lost", "aborted",
+)  # fmt: skip
+_row(
+    (FIN_WAIT_1, CLOSING, LAST_ACK, TIME_WAIT), Event.RELEASE, None, Action.NONE, "kernel tcp_close",
+    "our FIN was sent already; from now on nobody reads",
+)  # fmt: skip
+_row(
+    FIN_WAIT_2, Event.RELEASE, None, Action.START_FIN_WAIT_2, "kernel tcp_close, tcp_fin_timeout",
+    "our FIN was sent already; from now on nobody reads, and the wait for the peer's FIN ends some day",
 )  # fmt: skip
 
 _row(CLOSED, Event.ABORT, None, Action.REJECT, _section("3.10.5"), "connection does not exist")
@@ -411,6 +452,10 @@ _row(
 _row(
     LISTEN, Event.RCV_SYN_COOKIE, None, Action.SEND_COOKIE, "RFC 4987 §3.6",
     "the state travels in our sequence number and costs no row",
+)  # fmt: skip
+_row(
+    SYN_RCVD, Event.RCV_ACK_DROPPED, None, Action.NONE, "kernel tcp_check_req, tcp_abort_on_overflow",
+    "the SYN+ACK is sent again until the application accepts, or both give up",
 )  # fmt: skip
 _row(
     LISTEN, Event.RCV_COOKIE_ACK, ESTABLISHED, Action.START_KEEPALIVE, "RFC 4987 §3.6",
@@ -507,6 +552,10 @@ _row(
     "a peer that restarted answers the challenge with a RST; an attacker gains nothing",
 )  # fmt: skip
 _row(
+    _OPENING, Event.RCV_SYN_FATAL, CLOSED, Action.SEND_ABORT_RST | Action.DELETE, _section("3.10.7.4") + " (RFC 793)",
+    "the original rule: one of the two hosts has lost its state", "reset",
+)  # fmt: skip
+_row(
     _OPENING, Event.RCV_UNACCEPTABLE, None, Action.SEND_CHALLENGE_ACK, _section("3.4") + ", §3.10.7.4",
     "tell the peer where we stand",
 )  # fmt: skip
@@ -534,6 +583,10 @@ _row(SYN_RCVD, Event.RETRANSMIT, None, Action.SEND_SYN_ACK | _AGAIN, "RFC 9293 �
 _row(
     (ESTABLISHED, FIN_WAIT_1, CLOSE_WAIT, CLOSING, LAST_ACK), Event.RETRANSMIT, None, Action.RESEND | _AGAIN,
     "RFC 9293 §3.8.1, RFC 6298 §5", "the data or the FIN at SND.UNA may be lost",
+)  # fmt: skip
+_row(
+    (ESTABLISHED, FIN_WAIT_1, CLOSE_WAIT, CLOSING, LAST_ACK), Event.PROBE_WINDOW, None, Action.SEND_PROBE | _AGAIN,
+    _section("3.8.6.1"), "the segment that opened the window may be lost, and nobody would ever speak again",
 )  # fmt: skip
 _row(
     (SYN_SENT, SYN_RCVD, ESTABLISHED, FIN_WAIT_1, CLOSE_WAIT, CLOSING, LAST_ACK), Event.GIVE_UP, CLOSED,

@@ -26,6 +26,7 @@ FLOORS = {
     "fasttcp.parameters": 0,
     "fasttcp.profiles": 0,
     "fasttcp.spec": 0,
+    "fasttcp.verdicts": 0,
     "fasttcp.core": 1,
     "fasttcp.packets": 2,
     "fasttcp.observe": 3,
@@ -55,6 +56,7 @@ MUST_NOT_KNOW = {
     "fasttcp.parameters": DATA,
     "fasttcp.profiles": DATA,
     "fasttcp.spec": DATA,
+    "fasttcp.verdicts": DATA,
     "fasttcp.core": CLOCKS | RANDOMNESS | FILES | SOCKETS | PACKETS | TERMINALS,
     "fasttcp.packets": STATES | RANDOMNESS | TERMINALS,
     "fasttcp.observe": {"mmap", "libc.stdio", "<stdio.h>"} | SOCKETS | TERMINALS,
@@ -285,6 +287,7 @@ def test_public_compiled_module_has_a_stub_with_the_same_face(name):
     if not face:
         assert not stub.exists(), "a module without a public face needs no stub"
         return
+    assert stub.exists(), f"{name} has a public face and no {stub.name}"
     tree = ast.parse(stub.read_text(encoding="utf-8"))
     defined, listed = set(), None
     for node in tree.body:

@@ -35,6 +35,7 @@ cdef struct Index:
     uint32_t span               # base * 2^level: buckets before this level's first split; span <= buckets <= 2 * span
     uint32_t mask               # hash bits that choose among the copies of a base bucket: 2^(level + 1) - 1
     uint32_t max_buckets
+    uint32_t load               # rows a bucket that call for a split, times 256
     uint32_t overflow_free      # first of the overflow buckets given back, 0 for none
     uint32_t overflow_high      # overflow buckets ever used, with number 0
     uint32_t overflow_used
@@ -123,8 +124,8 @@ cdef inline void index_insert(Index *x, uint64_t hash, row_t row) noexcept nogil
 
 
 cdef inline void index_grow(Index *x) noexcept nogil:
-    """Split one bucket for every BUCKET_LOAD insertions; its line and its rows are fetched some insertions before."""
-    cdef uint64_t due = <uint64_t>x.buckets * BUCKET_LOAD
+    """Split one bucket for some six insertions; its line and its rows are fetched a few insertions before."""
+    cdef uint64_t due = <uint64_t>x.buckets * x.load >> 8
     if x.count > due:
         index_split(x)
     elif x.count + 4 == due:
@@ -144,5 +145,5 @@ cdef void index_spill(Index *x, Bucket *b, uint8_t tag, row_t row) noexcept nogi
 cdef void index_split(Index *x) noexcept nogil
 cdef void index_prefetch_split(const Index *x) noexcept nogil
 cdef bint index_delete(Index *x, uint64_t hash, row_t row) noexcept nogil    # whether it was there
-cdef int index_check(const Index *x, size_t rows_high) except -1            # AssertionError; rows_high: rows ever used
+cdef int index_check(const Index *x, size_t rows_high) except -1            # InvariantError; rows_high: rows ever used
 cdef size_t index_bytes(const Index *x) noexcept nogil

@@ -9,7 +9,7 @@ rows' lives, time.
     +---------------------------+-----------+---------------------------+      +-----------------
 
 The bucket array grows by linear hashing (Litwin, VLDB 1980): bucket after bucket is split in two, one split for every
-BUCKET_LOAD insertions, in place. There is no rehash, so no pause, and a bucket never moves. `base` may be any number, so the
+6 insertions, in place. There is no rehash, so no pause, and a bucket never moves. `base` may be any number, so the
 array of a table with a known maximum ends exactly as large as that maximum wants it, with all buckets split alike.
 
     buckets 0 .. span-1 of this level; those below buckets-span are split, their other half is at +span
@@ -32,6 +32,8 @@ from libc.string cimport memset
 from fasttcp.core.hash cimport hash_of_row
 from fasttcp.core.memory cimport block_close, block_commit, block_open, pages_touch, pages_use
 
+from fasttcp.errors import InvariantError
+
 cdef size_t STEP = 1 << 20      # bytes by which the bucket array grows: small enough to be zeroed between two segments
 cdef enum:
     MAX_LEVEL = 24              # the hash bits below the tag's
@@ -42,8 +44,9 @@ cdef int index_open(
     int block_flags, bint touch
 ) except -1 nogil:
     """An empty index for rows_now rows that may grow to rows_max; MemoryError."""
-    cdef size_t first = (rows_now + BUCKET_LOAD - 1) // BUCKET_LOAD
     cdef size_t last = (rows_max + BUCKET_LOAD - 1) // BUCKET_LOAD
+    # Not fewer than two pages of buckets: base * 2^level then meets the last size within 1.6 %.
+    cdef size_t first = min(max((rows_now + BUCKET_LOAD - 1) // BUCKET_LOAD, <size_t>128), last)
     cdef int level = 0
     memset(x, 0, sizeof(Index))
     x.rows = rows
@@ -63,6 +66,8 @@ cdef int index_open(
     x.buckets = <uint32_t>first if first > x.span else x.span
     if x.buckets > x.max_buckets:
         x.buckets = x.max_buckets
+    # The last split is due when the last row comes.
+    x.load = <uint32_t>(<uint64_t>rows_max * 256 // x.max_buckets)
     x.overflow_high = 1
     block_open(&x.main, <size_t>x.max_buckets * sizeof(Bucket), block_flags)
     # A chain of n rows has at most (n - 1) / 12 overflow buckets, whatever the distribution; and two while it is split.
@@ -237,44 +242,58 @@ cdef size_t index_bytes(const Index *x) noexcept nogil:
 
 
 cdef int index_check(const Index *x, size_t rows_high) except -1:
-    """Walk everything; AssertionError names the first thing that does not hold. Cost: a visit to every bucket and row."""
+    """Walk everything; InvariantError names the first thing that does not hold. Cost: a visit to every bucket and row."""
     cdef const Bucket *b
     cdef uint32_t home, at, n, i, free = 0
     cdef uint64_t hash, entries = 0, overflows = 0
     cdef bytearray seen = bytearray(rows_high)
-    assert x.span <= x.buckets <= 2 * x.span and x.buckets <= x.max_buckets, \
-        f"index: {x.buckets} buckets at span {x.span}, at most {x.max_buckets}"
-    assert x.buckets == x.span or x.mask + 1 == 2 * (x.span // x.base), f"index: mask {x.mask:#x} at span {x.span}"
+    if not (x.span <= x.buckets <= 2 * x.span and x.buckets <= x.max_buckets):
+        raise InvariantError(f"index: {x.buckets} buckets at span {x.span}, at most {x.max_buckets}")
+    if not (x.buckets == x.span or x.mask + 1 == 2 * (x.span // x.base)):
+        raise InvariantError(f"index: mask {x.mask:#x} at span {x.span}")
     for home in range(x.buckets):
         b = &x.bucket[home]
         while True:
             n = tags_count(b.tag)
-            assert n == BUCKET_ROWS or b.next == 0, f"index: chain {home} goes on behind a bucket of {n} rows"
+            if not (n == BUCKET_ROWS or b.next == 0):
+                raise InvariantError(f"index: chain {home} goes on behind a bucket of {n} rows")
             for i in range(<uint32_t>BUCKET_ROWS):
-                assert (i < n) == (b.tag[i] != 0), f"index: chain {home} has a hole at place {i}"
+                if not ((i < n) == (b.tag[i] != 0)):
+                    raise InvariantError(f"index: chain {home} has a hole at place {i}")
             for i in range(n):
-                assert b.row[i] < rows_high, f"index: chain {home} holds row {b.row[i]}, beyond the {rows_high} ever used"
-                assert not seen[b.row[i]], f"index: row {b.row[i]} is entered twice"
+                if b.row[i] >= rows_high:
+                    raise InvariantError(f"index: chain {home} holds row {b.row[i]}, beyond the {rows_high} ever used")
+                if seen[b.row[i]]:
+                    raise InvariantError(f"index: row {b.row[i]} is entered twice")
                 seen[b.row[i]] = 1
                 hash = hash_of_row(x.hash_key, &x.rows[b.row[i]])
-                assert index_home(x, hash) == home, \
-                    f"index: row {b.row[i]} is in chain {home}, its key belongs to {index_home(x, hash)}"
-                assert index_tag(hash) == b.tag[i], f"index: row {b.row[i]} has tag {b.tag[i]}, its key {index_tag(hash)}"
+                if index_home(x, hash) != home:
+                    raise InvariantError(
+                        f"index: row {b.row[i]} is in chain {home}, its key belongs to {index_home(x, hash)}"
+                    )
+                if index_tag(hash) != b.tag[i]:
+                    raise InvariantError(f"index: row {b.row[i]} has tag {b.tag[i]}, its key {index_tag(hash)}")
             entries += n
             if b.next == 0:
                 break
             overflows += 1
-            assert 0 < b.next < x.overflow_high, f"index: chain {home} leads to overflow bucket {b.next}"
-            assert overflows <= x.overflow_used, f"index: chain {home} runs in a circle"
+            if not (0 < b.next < x.overflow_high):
+                raise InvariantError(f"index: chain {home} leads to overflow bucket {b.next}")
+            if overflows > x.overflow_used:
+                raise InvariantError(f"index: chain {home} runs in a circle")
             b = &x.overflow[b.next]
-            assert b.tag[0], f"index: chain {home} ends in an empty overflow bucket"
-    assert entries == x.count, f"index: {entries} entries found, {x.count} counted"
-    assert overflows == x.overflow_used, f"index: {overflows} overflow buckets found, {x.overflow_used} counted"
+            if not b.tag[0]:
+                raise InvariantError(f"index: chain {home} ends in an empty overflow bucket")
+    if entries != x.count:
+        raise InvariantError(f"index: {entries} entries found, {x.count} counted")
+    if overflows != x.overflow_used:
+        raise InvariantError(f"index: {overflows} overflow buckets found, {x.overflow_used} counted")
     at = x.overflow_free
     while at:
         free += 1
-        assert at < x.overflow_high and free < x.overflow_high, f"index: the list of free overflow buckets breaks at {at}"
+        if not (at < x.overflow_high and free < x.overflow_high):
+            raise InvariantError(f"index: the list of free overflow buckets breaks at {at}")
         at = x.overflow[at].next
-    assert overflows + free + 1 == x.overflow_high, \
-        f"index: {x.overflow_high - 1} overflow buckets, {overflows} in use, {free} free"
+    if overflows + free + 1 != x.overflow_high:
+        raise InvariantError(f"index: {x.overflow_high - 1} overflow buckets, {overflows} in use, {free} free")
     return 0

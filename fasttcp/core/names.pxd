@@ -58,7 +58,12 @@ cdef enum:
     E_PICKED_UP = 40
     E_CROSSED_SYN = 41
     E_CROSSED_FIN = 42
-    N_EVENTS = 43
+    E_SEND_UNSPECIFIED = 43
+    E_RELEASE = 44
+    E_RCV_SYN_FATAL = 45
+    E_RCV_ACK_DROPPED = 46
+    E_PROBE_WINDOW = 47
+    N_EVENTS = 48
 
 cdef enum:
     A_SEND_SYN = 0x1

@@ -15,33 +15,21 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fasttcp.core.layout cimport Segment, ns_t, row_t, tick_t
 from fasttcp.core.seat cimport Engine
+from fasttcp.core.verdicts cimport (
+    V_CHANGED, V_DUPLICATE, V_FULL, V_GAP, V_ILLEGAL, V_LATE, V_NEW, V_PARTIAL, V_REPLACED, V_RETRANSMITTED, V_STRAY,
+    V_SUSPECT, V_VOID,
+)
 
 cdef enum:
     BATCH = 32                      # segments whose lines are prefetched together
-
-# Verdict of one segment: what apply() writes for it, 8 bytes
-cdef enum:
-    V_NEW = 0x0001                  # the first segment of a connection
-    V_REPLACED = 0x0002             # ... which ended another on the same 4-tuple
-    V_PARTIAL = 0x0004              # ... which began before the capture did
-    V_RETRANSMITTED = 0x0008        # it brought nothing new
-    V_DUPLICATE = 0x0010            # the same packet captured twice
-    V_GAP = 0x0020                  # it follows, or acknowledges, data that were not seen
-    V_ILLEGAL = 0x0040              # SYN with FIN or RST, no flag at all, FIN without ACK
-    V_SUSPECT = 0x0080              # RST outside the window, SYN on a live connection, ACK of the impossible
-    V_LATE = 0x0100                 # its time is older than the newest seen
-    V_CHANGED = 0x0200              # a state changed
-    V_FULL = 0x0400                 # no row: the table is full
-    V_STRAY = 0x0800                # nothing to be learnt from it (a RST for an unknown connection)
-    V_VOID = 0x1000                 # damaged (Observer.void_info): it counts for nothing, and changed nothing
 
 # Row.flags, observer seat; the endpoint seat has another use for this bit
 cdef enum:
     ROW_BLANK = 0x0040              # nothing but RSTs, illegal and damaged segments were seen: no state is known yet
 
-cdef struct Verdict:
+cdef struct Verdict:                # of one segment: what apply() writes for it, 8 bytes
     row_t    row                    # NO_ROW when it belongs to none
-    uint16_t flags                  # V_...
+    uint16_t flags                  # V_... of verdicts.pxd
     uint8_t  state[2]               # of both sides after it
 
 cdef enum:
@@ -98,5 +86,6 @@ cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcep
 cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil
 cdef size_t observer_advance(Observer *o, ns_t now_ns, size_t budget) noexcept nogil
 cdef void observer_end(Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil
+cdef bint observer_expired(Observer *o, row_t row) noexcept nogil          # its time is up: it is gone now
 cdef bint observer_over(Observer *o, row_t row) noexcept nogil
 cdef void observer_set_originator(Observer *o, row_t row, int side) noexcept nogil

@@ -18,8 +18,8 @@ from fasttcp.core.seat cimport Engine, fire
 from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.store cimport (
     EVICT_CLOSING, EVICT_HALF_OPEN, EVICT_TIME_WAIT, STORE_OK, Table, store_advance, store_arm_after, store_arm_ns,
-    store_behind, store_cold, store_disarm, store_evict_candidate, store_find, store_insert, store_peek, store_prefetch,
-    store_prefetch_remove, store_remove, store_see,
+    store_behind, store_cold, store_disarm, store_evict_candidate, store_find, store_in_use, store_insert, store_overdue,
+    store_peek, store_prefetch, store_prefetch_remove, store_remove, store_see,
 )
 
 cdef enum:
@@ -126,6 +126,23 @@ cdef void fall_due(Observer *o, row_t row) noexcept nogil:
         observer_end(o, row, E_TIMEOUT_IDLE, t.now_ns)
 
 
+cdef bint observer_expired(Observer *o, row_t row) noexcept nogil:
+    """Whether the row's time is up, only the wheel has not come round to it: then it is gone now."""
+    return store_overdue(&o.engine.table, row) and expire(o, row)
+
+
+cdef bint expire(Observer *o, row_t row) noexcept nogil:
+    """Ask at once what the row's timer would ask. Whether it is gone."""
+    store_disarm(&o.engine.table, row)
+    fall_due(o, row)
+    return not store_in_use(&o.engine.table, row)
+
+
+cdef inline bint nearly_due(const Table *t, row_t row) noexcept nogil:
+    """A timer is rounded up to the next tick: its very time may have passed already."""
+    return <int32_t>(t.rows[row].deadline - <tick_t>t.now_tick) <= 1
+
+
 cdef size_t observer_advance(Observer *o, ns_t now_ns, size_t budget) noexcept nogil:
     """Fire what is due at `now_ns`, looking at about `budget` timers at most. Returns how many it has looked at."""
     cdef Table *t = &o.engine.table
@@ -150,11 +167,16 @@ cdef row_t begin(Observer *o, const Key *key, const Segment *segment, uint16_t *
     cdef bint handshake = (flags & (SYN | RST | FIN)) == SYN
     cdef row_t row = NO_ROW
     cdef Row *line
+    cdef int answer
     if o.pick_up < 2 and not handshake and (o.pick_up == 0 or flags & (SYN | RST) or not flags & ACK):
         o.tallies.stray += 1
         verdict[0] |= V_STRAY
         return NO_ROW
-    if store_insert(t, key, t.now_ns, &row) != STORE_OK:
+    answer = store_insert(t, key, t.now_ns, &row)
+    while answer != STORE_OK and store_behind(t):   # rows whose time is up make room before others must
+        observer_advance(o, t.now_ns, SEGMENT_BUDGET)
+        answer = store_insert(t, key, t.now_ns, &row)
+    if answer != STORE_OK:
         if o.evict and store_evict_candidate(t, SACRIFICE, &row):
             o.tallies.evicted += 1
             observer_end(o, row, E_EVICTED, t.now_ns)
@@ -294,8 +316,10 @@ cdef uint16_t see_syn_ack(Observer *o, row_t row, int s, const Segment *segment)
     cdef int r = 1 - s
     cdef Half *receiver = &line.seat.half[r]
     if line.state[r] == S_SYN_SENT:
-        if not seq_lt(cold.isn[r], segment.ack) or seq_lt(receiver.snd_nxt, segment.ack):
-            return V_SUSPECT                        # it will be answered by a RST (case 4)
+        # All that was sent: the usual case, which spares the cold record of the initial sequence number.
+        if segment.ack != receiver.snd_nxt:
+            if not seq_lt(cold.isn[r], segment.ack) or seq_lt(receiver.snd_nxt, segment.ack):
+                return V_SUSPECT                    # it will be answered by a RST (case 4)
         cold.isn[s] = segment.seq
         learn_syn(line, s, segment)
         line.seat.half[s].rcv_nxt = segment.ack
@@ -328,7 +352,9 @@ cdef bint infer_handshake(Observer *o, row_t row, int s, const Segment *segment)
         cold.isn[s] = segment.seq - 1
         line.seat.half[s].snd_nxt = segment.seq
         fire(&o.engine, row, r, E_RCV_SYN_ACK, segment, segment.time_ns)
-    if line.state[r] == S_SYN_RCVD and seq_lt(cold.isn[r], segment.ack):
+    if line.state[r] == S_SYN_RCVD and (
+        segment.ack == line.seat.half[r].snd_nxt and syn_seen(line, r) or seq_lt(cold.isn[r], segment.ack)
+    ):
         fire(&o.engine, row, r, E_RCV_ACK_OF_SYN, segment, segment.time_ns)
     if line.state[s] == S_SYN_RCVD and segment.payload != 0 and syn_seen(line, s):
         fire(&o.engine, row, s, E_RCV_ACK_OF_SYN, segment, segment.time_ns)  # it sends data: the third segment is missing
@@ -438,10 +464,8 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
         o.tallies.illegal += 1
 
     known = store_find(t, key, &row)
-    if known and <int32_t>(t.rows[row].deadline - <tick_t>t.now_tick) <= (o.watch.due != NULL):
-        store_disarm(t, row)                        # its time is up, only the wheel has not come round to it
-        fall_due(o, row)
-        known = store_find(t, key, &row)
+    if known and (store_overdue(t, row) or o.watch.due != NULL and nearly_due(t, row)):
+        known = not expire(o, row)
     if known and flags & SYN and begins_anew(o, row, s, segment, verdict):
         observer_end(o, row, E_REPLACED, t.now_ns)
         o.tallies.replaced += 1
@@ -554,6 +578,8 @@ cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict 
             store_prefetch(t, &keys[i])
         for i in range(count):
             store_peek(t, &keys[i])
+            if segments[base + i].flags & SYN and keys[i].hint != NO_ROW:
+                prefetch_write(store_cold(t, keys[i].hint))
             if o.watch.lines != NULL and keys[i].hint != NO_ROW:
                 prefetch_write(o.watch.lines + <size_t>keys[i].hint * o.watch.stride)
         for i in range(count):

@@ -9,6 +9,7 @@ cdef class Records:
     cdef Py_ssize_t strides[1]
 
 cdef Records records_new(Py_ssize_t count, Py_ssize_t itemsize, bytes layout)
+cdef Records records_take(char *data, Py_ssize_t count, Py_ssize_t itemsize, bytes layout)
 
 cdef class Column:
     cdef object owner               # keeps the memory alive

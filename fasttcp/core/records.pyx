@@ -1,7 +1,14 @@
 """Typed memory that Python reads through the buffer protocol: arrays of records, and columns of a table in place."""
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE
+from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free
+
+from fasttcp.core.address cimport format_address
+
+import struct
+
+__all__ = ["Column", "Records"]
 
 
 cdef class Records:
@@ -11,7 +18,11 @@ cdef class Records:
     """
 
     def __cinit__(self):
-        self.data = NULL
+        self.layout = b"T{}"
+        self.itemsize = 1
+
+    def __init__(self):
+        raise TypeError("records are made by the calls that return them")
 
     def __dealloc__(self):
         free(self.data)
@@ -22,10 +33,10 @@ cdef class Records:
     @property
     def fields(self):
         """The names of the fields, in the order of the record."""
-        return tuple(self.layout.decode().rstrip(":}").split(":")[1::2])
+        return tuple(name for _, name in _parts(self.layout))
 
     def __getitem__(self, index):
-        """One record as a dict, or a list of them for a slice."""
+        """One record as a dict, addresses as text; or a list of them for a slice."""
         cdef Py_ssize_t i
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self.count))]
@@ -34,12 +45,21 @@ cdef class Records:
             i += self.count
         if not 0 <= i < self.count:
             raise IndexError(f"record {index} of {self.count}")
-        import struct
-
         packed = (<char *>self.data)[i * self.itemsize:(i + 1) * self.itemsize]
-        parts = self.layout.decode().removeprefix("T{").rstrip(":}").split(":")
-        values = struct.unpack("=" + "".join(parts[::2]), packed)
-        return dict(zip(parts[1::2], values, strict=True))
+        parts = _parts(self.layout)
+        found = dict(zip(
+            [name for _, name in parts],
+            struct.unpack("=" + "".join("16s" if form == ADDRESS else form for form, _ in parts), packed),
+            strict=True,
+        ))
+        for form, name in parts:
+            if form == ADDRESS:
+                found[name] = format_address(<const uint8_t *><const char *>found[name])
+        return found
+
+    def __iter__(self):
+        for i in range(self.count):
+            yield self[i]
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         _fill(buffer, flags, self, self.data, self.layout, self.itemsize, self.shape, self.strides)
@@ -48,12 +68,32 @@ cdef class Records:
         return f"<{self.count} records of {', '.join(self.fields)}>"
 
 
+cdef str ADDRESS = "(16)B"
+
+
+cdef list _parts(bytes layout):
+    """[(format, name), ...] of "T{format:name:...}"."""
+    words = layout.decode().removeprefix("T{").removesuffix("}").split(":")
+    return list(zip(words[::2], words[1::2]))
+
+
 cdef Records records_new(Py_ssize_t count, Py_ssize_t itemsize, bytes layout):
-    """`layout` is "T{" + "<format>:<name>:"... + "}" without padding: the record must have none."""
-    cdef Records records = Records.__new__(Records)
-    records.data = <char *>calloc(count if count > 0 else 1, itemsize)
-    if records.data == NULL:
+    """Zeroed. `layout` is "T{" + "<format>:<name>:"... + "}" without padding: the record must have none."""
+    cdef char *data = <char *>calloc(count if count > 0 else 1, itemsize)
+    if data == NULL:
         raise MemoryError(f"no memory for {count} records of {itemsize} bytes")
+    return records_take(data, count, itemsize, layout)
+
+
+cdef Records records_take(char *data, Py_ssize_t count, Py_ssize_t itemsize, bytes layout):
+    """Records over memory from malloc, which is theirs from now on; NULL for none."""
+    cdef Records records
+    try:
+        records = Records.__new__(Records)
+    except BaseException:
+        free(data)
+        raise
+    records.data = data
     records.count = count
     records.itemsize = itemsize
     records.layout = layout
@@ -64,6 +104,13 @@ cdef Records records_new(Py_ssize_t count, Py_ssize_t itemsize, bytes layout):
 
 cdef class Column:
     """One field of every row of a table, in place: the exporter behind ``ConnectionTable.column``."""
+
+    def __cinit__(self):
+        self.layout = b"B"
+        self.itemsize = 1
+
+    def __init__(self):
+        raise TypeError("columns are made by ConnectionTable.column")
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         _fill(buffer, flags, self, self.data, self.layout, self.itemsize, self.shape, self.strides)

@@ -1,8 +1,8 @@
 """Batches of TCP segments: the record through which packets, drivers and tests hand segments to a table.
 
-A batch is one piece of memory: `capacity` records of 80 bytes (layout.pxd, `Segment`), of which the first `len(batch)` hold
-segments. It never moves while a view of it is held. It knows nothing of files, of links or of TCP's rules; a record with a
-silly flag or port combination is a legal record.
+A batch is one piece of memory: `capacity` records of 80 bytes (layout.pxd, `Segment`), of which the first `len(batch)`
+hold segments. It never moves while a view of it is held. It knows nothing of files, of links or of TCP's rules; a
+record with a silly flag or port combination is a legal record.
 
 Costs: append 1 us (Python), a view or a clear O(1), a C filler 2 ns a record. One thread at a time.
 """
@@ -14,8 +14,8 @@ from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t
-from libc.string cimport memcpy, memset
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint16_t, uint32_t
+from libc.string cimport memset
 
 from fasttcp.core cimport layout
 from fasttcp.core.address cimport format_address, parse_address, parse_number
@@ -25,8 +25,8 @@ from fasttcp.errors import SegmentError
 
 __all__ = [
     "ACK", "CWR", "ECE", "FIN", "INFO_BAD_CHECKSUM", "INFO_BAD_HEADER", "INFO_IPV6", "OPT_MSS", "OPT_SACK_PERMITTED",
-    "OPT_TIMESTAMPS", "OPT_WSCALE", "PSH", "RST", "SEGMENT_BYTES", "SEGMENT_DTYPE", "SYN", "URG", "Segment", "SegmentBatch",
-    "flag_names",
+    "OPT_TIMESTAMPS", "OPT_WSCALE", "PSH", "RST", "SEGMENT_BYTES", "SEGMENT_DTYPE", "SYN", "URG", "Segment",
+    "SegmentBatch", "flag_names",
 ]
 
 FIN = layout.FIN
@@ -47,7 +47,8 @@ INFO_BAD_HEADER = layout.INFO_BAD_HEADER
 
 SEGMENT_BYTES = sizeof(SegmentRecord)
 
-# name, numpy format, PEP 3118 format. Written once: the dtype, the exported format and the order of Segment come from it.
+# name, numpy format, PEP 3118 format. Written once: the dtype, the exported format and the order of Segment come from
+# it.
 _FIELDS = (
     ("time_ns", "i8", "q"),
     ("src", "(16,)u1", "(16)B"),
@@ -80,13 +81,14 @@ SEGMENT_DTYPE = {
 # Every field lies on its natural boundary, so "=" (standard sizes, no padding) describes the C struct exactly.
 cdef bytes _FORMAT = ("T{=" + "".join(f"{code}:{name}:" for name, _, code in _FIELDS) + "}").encode()
 
-_FLAG_NAMES = (("SYN", SYN), ("FIN", FIN), ("RST", RST), ("PSH", PSH), ("ACK", ACK), ("URG", URG), ("ECE", ECE), ("CWR", CWR))
+_FLAG_NAMES = (
+    ("SYN", SYN), ("FIN", FIN), ("RST", RST), ("PSH", PSH), ("ACK", ACK), ("URG", URG), ("ECE", ECE), ("CWR", CWR),
+)
 _FLAG_BITS = dict(_FLAG_NAMES)
 
 
-
 def flag_names(flags):
-    """The flags as text, e.g. "SYN|ACK"; "-" for none. Bits beyond the eight of RFC 9293 section 3.1 are shown in hex."""
+    """The flags as text, e.g. "SYN|ACK"; "-" for none. Bits beyond the eight of RFC 9293 section 3.1 stand in hex."""
     names = [name for name, bit in _FLAG_NAMES if flags & bit]
     if flags & ~0xFF:
         names.append(hex(flags & ~0xFF))
@@ -96,8 +98,8 @@ def flag_names(flags):
 class Segment(NamedTuple):
     """One TCP segment, copied out of a batch. Options that the segment does not carry are None.
 
-    `time_ns` nanoseconds; `src`, `dst` addresses as text; `seq`, `ack` modulo 2^32; `window` as in the header, unscaled;
-    `payload` bytes of data after the TCP header, as on the wire; `ip_bytes` length of the IP datagram.
+    `time_ns` nanoseconds; `src`, `dst` addresses as text; `seq`, `ack` modulo 2^32; `window` as in the header,
+    unscaled; `payload` bytes of data after the TCP header, as on the wire; `ip_bytes` length of the IP datagram.
     """
 
     time_ns: int
@@ -119,12 +121,13 @@ class Segment(NamedTuple):
     info: int
 
     def __repr__(self):
-        parts = [f"{_host(self.src)}:{self.sport} > {_host(self.dst)}:{self.dport}", flag_names(self.flags), f"seq={self.seq}"]
+        ends = f"{_host(self.src)}:{self.sport} > {_host(self.dst)}:{self.dport}"
+        parts = [ends, flag_names(self.flags), f"seq={self.seq}"]
         if self.flags & ACK:
             parts.append(f"ack={self.ack}")
         parts += [f"win={self.window}", f"len={self.payload}"]
-        parts += [f"{name}={value}" for name, value in (
-            ("mss", self.mss), ("wscale", self.wscale), ("tsval", self.tsval), ("tsecr", self.tsecr)) if value is not None]
+        carried = (("mss", self.mss), ("wscale", self.wscale), ("tsval", self.tsval), ("tsecr", self.tsecr))
+        parts += [f"{name}={value}" for name, value in carried if value is not None]
         if self.sack_permitted:
             parts.append("sackOK")
         if self.info & INFO_BAD_CHECKSUM:
@@ -152,7 +155,8 @@ cdef uint16_t _flags(value) except? 0xFFFF:
 cdef _segment(const SegmentRecord* s):
     cdef uint32_t options = s.options
     return Segment(
-        s.time_ns, format_address(s.src), s.sport, format_address(s.dst), s.dport, s.flags, s.seq, s.ack, s.window, s.payload,
+        s.time_ns, format_address(s.src), s.sport, format_address(s.dst), s.dport, s.flags, s.seq, s.ack, s.window,
+        s.payload,
         s.mss if options & layout.OPT_MSS else None,
         s.wscale if options & layout.OPT_WSCALE else None,
         options & layout.OPT_SACK_PERMITTED != 0,
@@ -168,14 +172,15 @@ cdef class SegmentBatch:
     Parameters
     ----------
     capacity : int or buffer
-        How many records to make room for (at least 1); the batch is then empty. Or any C-contiguous object with the buffer
-        protocol whose bytes are whole 80-byte records, such as a numpy array of dtype `numpy.dtype(SEGMENT_DTYPE)`: the
-        batch then stands on that memory, without a copy, and is full.
+        How many records to make room for (at least 1); the batch is then empty. Or any C-contiguous object with the
+        buffer protocol whose bytes are whole 80-byte records, such as a numpy array of dtype
+        `numpy.dtype(SEGMENT_DTYPE)`: the batch then stands on that memory, without a copy, and is full.
 
     Notes
     -----
-    `numpy.asarray(batch)` is a structured array over the batch's own memory, of `len(batch)` records at the time of the call;
-    refilling the batch shows through it. `reserve` is the only call that moves memory, and refuses while a view is held.
+    `numpy.asarray(batch)` is a structured array over the batch's own memory, of `len(batch)` records at the time of the
+    call; refilling the batch shows through it. `reserve` is the only call that moves memory, and refuses while a view
+    is held.
 
     Raises
     ------
@@ -229,8 +234,9 @@ cdef class SegmentBatch:
     def __getbuffer__(self, Py_buffer* buffer, int flags):
         if flags & PyBUF_WRITABLE and not self.writable:
             raise BufferError("this batch stands on a read-only buffer")
-        # A view shows the records that were there when it was made; two views of different lengths may live side by side,
-        # so the shape cannot stand in the batch alone. Py_buffer.internal belongs to us: it owns this view's own shape.
+        # A view shows the records that were there when it was made; two views of different lengths may live side by
+        # side, so the shape cannot stand in the batch alone. Py_buffer.internal belongs to us: it owns this view's own
+        # shape.
         cdef Py_ssize_t* shape = <Py_ssize_t*>PyMem_Calloc(1, sizeof(Py_ssize_t))
         if shape == NULL:
             raise MemoryError()
@@ -325,20 +331,23 @@ cdef class SegmentBatch:
             s.options |= layout.OPT_TIMESTAMPS
             header += 12
         cdef int64_t datagram = (20 if version == 4 else 40) + header + <int64_t>s.payload
-        s.ip_bytes = min(datagram, 0xFFFFFFFF) if ip_bytes is None else parse_number("ip_bytes", ip_bytes, 0, 0xFFFFFFFF)
+        if ip_bytes is None:
+            s.ip_bytes = min(datagram, 0xFFFFFFFF)
+        else:
+            s.ip_bytes = parse_number("ip_bytes", ip_bytes, 0, 0xFFFFFFFF)
         self.records[self.count] = s
         self.count += 1
 
     def clear(self):
-        """Empties the batch; O(1). The records stay as they are until they are overwritten, and views still show them."""
+        """Empties the batch; O(1). The records stay as they are until they are overwritten, and views show them."""
         _must_be_writable(self)
         self.count = 0
 
     def reserve(self, capacity):
         """Makes room for at least `capacity` segments; those that are there stay.
 
-        Raises BufferError while a view of the batch is held, or when it stands on another object's buffer; MemoryError if the
-        memory is not there. The batch is then as it was.
+        Raises BufferError while a view of the batch is held, or when it stands on another object's buffer; MemoryError
+        if the memory is not there. The batch is then as it was.
         """
         cdef Py_ssize_t wanted = parse_number("capacity", capacity, 1, 1 << 40)
         if wanted <= self.capacity:
@@ -370,7 +379,8 @@ cdef int _stand_on(SegmentBatch self, source) except -1:
     self._is_lent = True
     if self._lent.itemsize not in (1, <Py_ssize_t>sizeof(SegmentRecord)) or self._lent.len % sizeof(SegmentRecord):
         raise SegmentError(
-            f"a segment has {sizeof(SegmentRecord)} bytes; got {self._lent.len} bytes in items of {self._lent.itemsize}")
+            f"a segment has {sizeof(SegmentRecord)} bytes; "
+            f"got {self._lent.len} bytes in items of {self._lent.itemsize}")
     if <size_t>self._lent.buf % 8:
         raise SegmentError("the buffer does not begin on an 8-byte boundary")
     self.records = <SegmentRecord*>self._lent.buf
@@ -382,4 +392,3 @@ cdef int _must_be_writable(SegmentBatch self) except -1:
     if not self.writable:
         raise BufferError("this batch stands on a read-only buffer")
     return 0
-

@@ -176,6 +176,11 @@ cdef inline bint store_behind(const Table *t) noexcept nogil:
     return t.wheel.cursor <= t.now_tick
 
 
+cdef inline bint store_overdue(const Table *t, row_t row) noexcept nogil:
+    """Whether the timer of this row is due and waits for store_advance to come round to it."""
+    return store_behind(t) and store_armed(t, row) and <int32_t>(t.rows[row].deadline - <tick_t>t.now_tick) <= 0
+
+
 cdef inline size_t store_advance(Table *t, ns_t now_ns, size_t *budget, row_t *due, size_t n) noexcept nogil:
     """Up to n rows whose timers are due, handed out disarmed; see wheel_advance. Complete when not store_behind(t)."""
     store_see(t, now_ns)
@@ -279,4 +284,4 @@ cdef int store_rebuild(
     Table *t, size_t high, row_t free, ns_t epoch_ns, ns_t now_ns, uint64_t skipped
 ) except -1 nogil
 cdef size_t store_bytes(const Table *t) noexcept nogil                      # bytes of memory behind all of it
-cdef int store_check(const Table *t) except -1                              # AssertionError names what is broken
+cdef int store_check(const Table *t) except -1                              # InvariantError names what is broken

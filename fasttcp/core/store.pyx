@@ -34,6 +34,8 @@ from fasttcp.core.names cimport N_STATES, S_FIN_WAIT_1, S_LAST_ACK, S_SYN_RCVD, 
 from fasttcp.core.prefetch cimport net32
 from fasttcp.core.wheel cimport WHEEL_SLOTS, wheel_bytes, wheel_check, wheel_close, wheel_open, wheel_reserve, wheel_tick
 
+from fasttcp.errors import InvariantError
+
 cdef enum:
     STEP_ROWS = 16384
     MAX_ROWS = 0x80000000       # 2^31, so that a chunk number and a place fit in Cold.timer_at
@@ -50,7 +52,7 @@ cdef int store_open(
         if seat != SEAT_ENDPOINT and seat != SEAT_OBSERVER:
             raise ValueError(f"seat must be {SEAT_ENDPOINT} (endpoint) or {SEAT_OBSERVER} (observer), not {seat}")
         if not 1 <= max_rows <= <size_t>MAX_ROWS:
-            raise ValueError(f"max_rows must be 1 to {MAX_ROWS}, not {max_rows}")
+            raise ValueError(f"max_rows must be 1 to {<size_t>MAX_ROWS}, not {max_rows}")
         if not 1 <= rows <= max_rows:
             raise ValueError(f"rows must be 1 to max_rows ({max_rows}), not {rows}")
         if cold_stride < sizeof(Cold) or cold_stride % 8 or cold_stride > 4096:
@@ -262,8 +264,8 @@ cdef int store_rebuild(
 ) except -1 nogil:
     """Make a table of rows that were copied in: everything else is derived from them.
 
-    Before: the table is open and empty, with room for `high` rows; rows, cold records and (for IPv6) addr6 of another
-    table have been copied to [0, high), and free, epoch_ns, now_ns and Wheel.skipped are what they were there. The secret
+    Before: the table is open and empty, with room for `high` rows; rows, cold records and (for IPv6, after
+    store_grow_addr6) addr6 of another table have been copied to [0, high), and free, epoch_ns, now_ns and Wheel.skipped are what they were there. The secret
     may be another. After: as if the connections had been inserted here; handles, deadlines and the order in which free rows
     will be used hold; rows of one eviction class stand in the order of their numbers. ValueError names a row that cannot
     be; the table is then of no use but to be closed.
@@ -338,7 +340,7 @@ cdef int store_rebuild(
 
 
 cdef int store_check(const Table *t) except -1:
-    """Walk everything; AssertionError names the first thing that does not hold. Cost: some visits to every row."""
+    """Walk everything; InvariantError names the first thing that does not hold. Cost: some visits to every row."""
     cdef uint64_t pairs[256]
     cdef uint64_t used = 0, free = 0, listed = 0
     cdef size_t i
@@ -347,20 +349,23 @@ cdef int store_check(const Table *t) except -1:
     cdef const Cold *c
     cdef const char *p
     cdef Key key
-    assert t.high <= t.capacity <= t.max_rows, f"store: high {t.high}, capacity {t.capacity}, max_rows {t.max_rows}"
+    if not (t.high <= t.capacity <= t.max_rows):
+        raise InvariantError(f"store: high {t.high}, capacity {t.capacity}, max_rows {t.max_rows}")
     memset(pairs, 0, sizeof(pairs))
     for i in range(t.high):
         r = &t.rows[i]
         c = store_cold(t, <row_t>i)
-        assert (c.generation & 1) == (r.parked != ROW_FREE), \
-            f"store: row {i} has generation {c.generation} and parked {r.parked:#x}"
+        if not ((c.generation & 1) == (r.parked != ROW_FREE)):
+            raise InvariantError(f"store: row {i} has generation {c.generation} and parked {r.parked:#x}")
         if r.parked == ROW_FREE:
             continue
         used += 1
-        assert (c.timer_at == NO_TIMER) == (r.parked & PARKED == 0), \
-            f"store: row {i} has timer_at {c.timer_at:#x} and parked {r.parked:#x}"
-        assert r.parked == 0 or r.parked & PARKED, f"store: row {i} has parked {r.parked:#x}"
-        assert r.state[0] < N_STATES and r.state[1] < N_STATES, f"store: row {i} has states {r.state[0]}, {r.state[1]}"
+        if not ((c.timer_at == NO_TIMER) == (r.parked & PARKED == 0)):
+            raise InvariantError(f"store: row {i} has timer_at {c.timer_at:#x} and parked {r.parked:#x}")
+        if not (r.parked == 0 or r.parked & PARKED):
+            raise InvariantError(f"store: row {i} has parked {r.parked:#x}")
+        if not (r.state[0] < N_STATES and r.state[1] < N_STATES):
+            raise InvariantError(f"store: row {i} has states {r.state[0]}, {r.state[1]}")
         pairs[<uint32_t>r.state[0] << 4 | r.state[1]] += 1
         key.v6 = r.flags & ROW_IPV6
         memcpy(key.addr, r.addr, sizeof(r.addr))
@@ -368,42 +373,57 @@ cdef int store_check(const Table *t) except -1:
         key.wide[0] = t.addr6 + i * 32
         key.wide[1] = t.addr6 + i * 32 + 16
         if key.v6:
-            assert <uint64_t>net32(r.addr[0]) << 32 | net32(r.addr[1]) == hash_wide(
-                &t.hash_key, key.wide[0], key.wide[1]), f"store: row {i} does not hold the hash of its addresses"
+            if not (
+                    <uint64_t>net32(r.addr[0]) << 32 | net32(r.addr[1])
+                    == hash_wide(&t.hash_key, key.wide[0], key.wide[1])
+            ):
+                raise InvariantError(f"store: row {i} does not hold the hash of its addresses")
         key.hash = hash_of_row(&t.hash_key, r)
-        assert index_find(&t.index, &key, &row), f"store: row {i} is in use and not in the index"
-        assert row == i, f"store: rows {row} and {i} have the same key"
-    assert used == t.used == t.index.count, f"store: {used} rows in use, {t.used} counted, {t.index.count} in the index"
+        if not index_find(&t.index, &key, &row):
+            raise InvariantError(f"store: row {i} is in use and not in the index")
+        if row != i:
+            raise InvariantError(f"store: rows {row} and {i} have the same key")
+    if not (used == t.used == t.index.count):
+        raise InvariantError(f"store: {used} rows in use, {t.used} counted, {t.index.count} in the index")
     for i in range(256):
-        assert pairs[i] == t.pairs[i], f"store: {pairs[i]} rows in states {i >> 4}, {i & 15}, {t.pairs[i]} counted"
+        if pairs[i] != t.pairs[i]:
+            raise InvariantError(f"store: {pairs[i]} rows in states {i >> 4}, {i & 15}, {t.pairs[i]} counted")
     row = t.free
     while row != NO_ROW:
         free += 1
-        assert row < t.high and t.rows[row].parked == ROW_FREE and free <= t.high, \
-            f"store: the list of free rows breaks at row {row}"
+        if not (row < t.high and t.rows[row].parked == ROW_FREE and free <= t.high):
+            raise InvariantError(f"store: the list of free rows breaks at row {row}")
         row = t.rows[row].deadline
-    assert used + free == t.high, f"store: {t.high} rows, {used} in use, {free} on the free list"
+    if used + free != t.high:
+        raise InvariantError(f"store: {t.high} rows, {used} in use, {free} on the free list")
     if t.high < t.capacity:
         p = <const char *>&t.rows[t.high]
         for i in range(sizeof(Row)):
-            assert p[i] == 0, f"store: row {t.high} was never used and is not zero"
+            if p[i] != 0:
+                raise InvariantError(f"store: row {t.high} was never used and is not zero")
     for i in range(1, <size_t>EVICT_CLASSES if t.links != NULL else 1):
         row = t.oldest[i]
         older = NO_ROW
         while row != NO_ROW:
-            assert row < t.high and t.rows[row].parked != ROW_FREE, f"store: free row {row} is in eviction list {i}"
+            if not (row < t.high and t.rows[row].parked != ROW_FREE):
+                raise InvariantError(f"store: free row {row} is in eviction list {i}")
             r = &t.rows[row]
-            assert t.class_of[<uint32_t>r.state[0] << 4 | r.state[1]] == i, f"store: row {row} is in eviction list {i}"
-            assert t.links[row].older == older, f"store: row {row} of eviction list {i} has lost the one before it"
+            if t.class_of[<uint32_t>r.state[0] << 4 | r.state[1]] != i:
+                raise InvariantError(f"store: row {row} is in eviction list {i}")
+            if t.links[row].older != older:
+                raise InvariantError(f"store: row {row} of eviction list {i} has lost the one before it")
             listed += 1
-            assert listed <= used, f"store: eviction list {i} runs in a circle at row {row}"
+            if listed > used:
+                raise InvariantError(f"store: eviction list {i} runs in a circle at row {row}")
             older = row
             row = t.links[row].newer
-        assert t.newest[i] == older, f"store: eviction list {i} ends at row {older}, not {t.newest[i]}"
+        if t.newest[i] != older:
+            raise InvariantError(f"store: eviction list {i} ends at row {older}, not {t.newest[i]}")
     for i in range(<size_t>256 if t.links != NULL else 0):
         if t.class_of[i] != EVICT_NONE:
             listed -= pairs[i]
-    assert listed == 0, "store: the eviction lists do not hold all rows of their classes"
+    if listed != 0:
+        raise InvariantError("store: the eviction lists do not hold all rows of their classes")
     index_check(&t.index, t.high)
     wheel_check(&t.wheel, t.high)
     return 0

@@ -1,22 +1,23 @@
-# The table for `cimport`. The class is a shell around one Observer or one Endpoint; use the functions, which are checked
-# by their signatures when they are imported. They hold no lock: the caller is the only one in the table meanwhile.
+# The table for `cimport`. The class is a shell around one Observer or one Endpoint; use the functions, which are
+# checked by their signatures when they are imported. They take no turn: the caller is alone in the table meanwhile.
 
 from fasttcp.core.layout cimport Segment, ns_t
 from fasttcp.core.observer cimport Observer, Verdict
 from fasttcp.core.seat cimport Engine
 from fasttcp.core.summary cimport EndLog
+from fasttcp.core.turn cimport Turn
 
 cdef class ConnectionTable:
     cdef Engine *engine             # of either seat
     cdef Observer *observer         # NULL in the endpoint seat
     cdef EndLog ended
     cdef bint keep_ended
-    cdef void *lock                 # PyThread_type_lock, held while a batch runs without the GIL
-    cdef bint running
+    cdef Turn turn                  # who is inside
     cdef readonly object profile    # the Profile it was made with
     cdef readonly str seat          # "endpoint" or "observer"
     cdef readonly str on_full       # "raise" or "evict"
     cdef readonly object seed       # the seed that was given, or None
+    cdef object __weakref__
 
 cdef Engine *table_engine(ConnectionTable table) noexcept
 cdef int table_apply(ConnectionTable table, const Segment *segments, size_t n, Verdict *verdicts) except -1 nogil

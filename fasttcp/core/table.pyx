@@ -1,182 +1,218 @@
 """ConnectionTable: the thin Python shell around the engine. It parses arguments, raises errors and decides nothing.
 
-Thread rule: calls are serialized. Under the GIL each call is whole; `apply` and `advance` release it while they run, and a
-call that comes from another thread meanwhile waits for them. Views made by `column` are windows on live memory: read
-them while no batch runs, or copy them under the same rule.
+Thread rule: calls are serialized. Under the GIL each call is whole; `apply`, `advance` and long scans release it while they
+run, and a call that comes from another thread meanwhile waits for its turn, first come, first served. So no Python code may
+run between `ready` and the end of what a call does to the engine: arguments are parsed before, results made afterwards.
+Views made by `column` are windows on live memory: read them while no batch runs, or copy them under the same rule.
 """
 
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from operator import index
+
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from fasttcp.core.address cimport parse_address, parse_number
+from fasttcp.core.columns cimport OBSERVER_COLUMNS
 from fasttcp.core.hash cimport Key, key_observed
-from fasttcp.core.layout cimport INFO_BAD_CHECKSUM, INFO_BAD_HEADER, NO_ROW, Cold, Observed, Row, Segment, ns_t, row_t
+from fasttcp.core.layout cimport INFO_BAD_CHECKSUM, INFO_BAD_HEADER, NO_ROW, Observed, Row, Segment, ns_t, row_t
 from fasttcp.core.observer cimport (
-    V_FULL, Observer, Verdict, observe, observe_batch, observer_advance, observer_end,
+    Observer, Verdict, observe, observe_batch, observer_advance, observer_expired,
 )
-from fasttcp.core.records cimport Records, column_new, records_new
+from fasttcp.core.records cimport Records, column_new, records_new, records_take
 from fasttcp.core.seat cimport Engine
 from fasttcp.core.store cimport (
     SEAT_OBSERVER, STORE_EVICT, Table, store_behind, store_bytes, store_check, store_close, store_find, store_handle,
-    store_in_use, store_open, store_row_of, store_see,
+    store_in_use, store_open, store_overdue, store_row_of, store_set_horizon,
 )
 from fasttcp.core.summary cimport LIVE, EndLog, Summary, endlog_close, endlog_observed, summarize_observed
-from fasttcp.core.trace cimport Step, trace_close, trace_open
+from fasttcp.core.trace cimport Step, Trace, trace_close, trace_open
+from fasttcp.core.turn cimport turn_give, turn_take, turn_wait
+from fasttcp.core.verdicts cimport V_FULL
 from fasttcp.core.wheel cimport TIMEOUT_TICKS
 
 import hashlib
 import os
-from typing import NamedTuple
 
+from fasttcp.core.segments import SEGMENT_BYTES, SegmentBatch
+from fasttcp.core.segments import Segment as SegmentTuple
 from fasttcp.core.silence import silence_ns
+from fasttcp.core.steps import TraceStep, read_steps
 from fasttcp.errors import InvariantError, ProfileError, SegmentError, StaleHandle, StateError, TableFull
 from fasttcp.profiles import profile as find_profile
-from fasttcp.spec import Event, State, transition
+from fasttcp.spec import State
+from fasttcp.verdicts import Verdict as VerdictFlags
 
 __all__ = ["ConnectionTable", "TraceStep"]
 
-cdef extern from "pythread.h" nogil:
-    void *PyThread_allocate_lock()
-    void PyThread_free_lock(void *lock)
-    int PyThread_acquire_lock(void *lock, int wait)
-    void PyThread_release_lock(void *lock)
-
 cdef bytes VERDICT_LAYOUT = b"T{I:row:H:flags:B:state_0:B:state_1:}"
 cdef bytes SUMMARY_LAYOUT = (
-    b"T{Q:handle:q:first_ns:q:last_ns:q:ended_ns:16s:orig_addr:16s:resp_addr:Q:orig_packets:Q:resp_packets:Q:orig_bytes:"
+    b"T{Q:handle:q:first_ns:q:last_ns:q:ended_ns:(16)B:orig_addr:(16)B:resp_addr:Q:orig_packets:Q:resp_packets:Q:orig_bytes:"
     b"Q:resp_bytes:I:orig_isn:I:resp_isn:I:orig_retransmitted:I:resp_retransmitted:H:orig_port:H:resp_port:B:orig_state:"
     b"B:resp_state:B:ended_by:B:flags:}"
 )
+cdef dict VERDICTS = {}             # int -> fasttcp.Verdict: making one costs a microsecond
 
 
-class TraceStep(NamedTuple):
-    """One transition of one half, as `ConnectionTable.explain` tells it."""
-
-    time_ns: int
-    side: int           # 0 or 1, as in the columns
-    state: State
-    event: Event
-    next: State
-    seq: int            # of the segment that caused it; 0 for calls and timers
-    ack: int
-    flags: int
-    source: str         # the RFC section or kernel file that asks for it
-    why: str
-
-    def __str__(self):
-        return f"{self.time_ns} side {self.side}: {self.state.name} --{self.event.name}--> {self.next.name}  [{self.source}] {self.why}"
-
-
-# ---- inside ----------------------------------------------------------------------------------------------------------
+# ---- for cimport -----------------------------------------------------------------------------------------------------
 
 cdef Engine *table_engine(ConnectionTable table) noexcept:
     return table.engine
 
 
 cdef int table_apply(ConnectionTable table, const Segment *segments, size_t n, Verdict *verdicts) except -1 nogil:
-    """Apply n segments, writing one verdict for each."""
+    """Apply n segments, writing one verdict for each. StateError when the table is not open."""
+    if table.observer == NULL:
+        with gil:
+            raise StateError("this table is not open")
     observe_batch(table.observer, segments, n, verdicts)
     return 0
 
 
-cdef int wait_turn(ConnectionTable table) except -1:
-    """Return, with the GIL, when no batch of another thread is in the table. Refuses a table that was never opened."""
+# ---- inside ----------------------------------------------------------------------------------------------------------
+
+cdef int ready(ConnectionTable table) except -1:
+    """Return when no batch of another thread is in the table. Refuses a table that was never opened."""
     if table.engine == NULL:
         raise StateError("this table is not open")
-    while table.running:
-        with nogil:
-            PyThread_acquire_lock(table.lock, 1)
-            PyThread_release_lock(table.lock)
+    return turn_wait(&table.turn)
+
+
+cdef int enter(ConnectionTable table) except -1:
+    """The same, and keep others out until turn_give: for what lets go of the GIL."""
+    if table.engine == NULL:
+        raise StateError("this table is not open")
+    return turn_take(&table.turn)
+
+
+cdef bint expired(ConnectionTable table, row_t row) noexcept:
+    """Whether the row's time is up though the wheel has not come round to it: then it is gone now."""
+    return observer_expired(table.observer, row)
+
+
+cdef bint row_of(ConnectionTable table, object number, row_t *row) except -1:
+    """Whether a handle (an int) names a live connection, and its row."""
+    cdef uint64_t handle
+    if not 0 <= number < 1 << 64:
+        return False
+    handle = number
+    ready(table)
+    return store_row_of(&table.engine.table, handle, row) and not expired(table, row[0])
+
+
+cdef int live_row(ConnectionTable table, handle, row_t *row) except -1:
+    """The row of a handle; StaleHandle when its connection is gone."""
+    try:
+        number = index(handle)
+    except TypeError:
+        raise TypeError(f"handle is {handle!r}: it must be an int") from None
+    if not row_of(table, number, row):
+        raise StaleHandle(f"handle {number} names no live connection")
     return 0
 
 
-cdef int begin_running(ConnectionTable table) except -1:
-    wait_turn(table)
-    table.running = True
-    PyThread_acquire_lock(table.lock, 1)            # free: whoever held it has cleared `running` under the GIL
-    return 0
-
-
-cdef void end_running(ConnectionTable table) noexcept:
-    table.running = False
-    PyThread_release_lock(table.lock)
-
-
-cdef row_t row_of(ConnectionTable table, handle) except? NO_ROW:
-    cdef row_t row
-    wait_turn(table)
-    if not isinstance(handle, int) or not 0 <= handle < 1 << 64 or not store_row_of(&table.engine.table, handle, &row):
-        raise StaleHandle(f"handle {handle!r} names no live connection")
-    return row
-
-
-cdef _count(str name, value, low, high):
-    if not isinstance(value, int) or isinstance(value, bool):
+cdef _whole(str name, value, low, high):
+    """An argument as an int within its range."""
+    try:
+        number = index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}: it must be an int")
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}: it must be from {low} to {high}")
-    return value
+    if not low <= number <= high:
+        raise ValueError(f"{name} is {number}: it must be from {low} to {high}")
+    return number
 
 
-cdef int _secret(seed, uint64_t *secret) except -1:
+cdef bytes _secret(seed):
     """32 secret bytes: from the system, or from the seed by BLAKE2 so that neighbouring seeds have nothing in common."""
-    cdef bytes drawn
     if seed is None:
-        drawn = os.urandom(32)
-    else:
-        drawn = hashlib.blake2b(str(_count("seed", seed, -(1 << 63), (1 << 64) - 1)).encode(), digest_size=32).digest()
-    memcpy(secret, <const char *>drawn, 32)
-    return 0
+        return os.urandom(32)
+    return hashlib.blake2b(str(_whole("seed", seed, -(1 << 63), (1 << 64) - 1)).encode(), digest_size=32).digest()
 
 
-cdef uint32_t _ticks(ns, tick_ns) except? 0:
-    """A time-out in whole ticks, rounded up: never early."""
-    ticks = -(-ns // tick_ns)
-    if ticks > TIMEOUT_TICKS:
+cdef list _ticks(times, tick_ns):
+    """Time-outs in whole ticks, rounded up: never early."""
+    ticks = [-(-ns // tick_ns) for ns in times]
+    if max(ticks) > TIMEOUT_TICKS:
         raise ProfileError(
-            f"a time-out of {ns} ns is {ticks} ticks of {tick_ns} ns: the wheel reaches {TIMEOUT_TICKS}; use a larger tick_ns"
+            f"a time-out of {max(times)} ns is {max(ticks)} ticks of {tick_ns} ns: the wheel reaches {TIMEOUT_TICKS}; "
+            "use a larger tick_ns"
         )
     return ticks
 
 
-cdef dict _columns():
-    """name -> (array, offset, format, item size). Sides are 0 and 1 as stored; `flags` says which one opened."""
-    cdef dict found = {}
-    cdef int side
-    for name, offset, layout, size in (
-        ("state_{}", <size_t>&(<Row *>NULL).state, b"B", 1),
-        ("addr_{}", <size_t>&(<Row *>NULL).addr, b"I", 4),
-        ("port_{}", <size_t>&(<Row *>NULL).port, b"H", 2),
-    ):
-        for side in range(2):
-            found[name.format(side)] = ("row", offset + side * size, layout, size)
-    found["flags"] = ("row", <size_t>&(<Row *>NULL).flags, b"H", 2)
-    found["deadline"] = ("row", <size_t>&(<Row *>NULL).deadline, b"I", 4)
-    found["last_ns"] = ("row", <size_t>&(<Row *>NULL).last_ns, b"q", 8)
-    for side in range(2):
-        for name, offset, layout, size in (
-            ("snd_nxt_{}", <size_t>&(<Row *>NULL).seat.half[side].snd_nxt, b"I", 4),
-            ("rcv_nxt_{}", <size_t>&(<Row *>NULL).seat.half[side].rcv_nxt, b"I", 4),
-            ("window_{}", <size_t>&(<Row *>NULL).seat.half[side].window, b"H", 2),
-            ("packets_low_{}", <size_t>&(<Row *>NULL).seat.half[side].packets, b"H", 2),
-            ("bytes_low_{}", <size_t>&(<Row *>NULL).seat.half[side].bytes, b"I", 4),
-        ):
-            found[name.format(side)] = ("row", offset, layout, size)
-        for name, offset, layout, size in (
-            ("isn_{}", <size_t>&(<Observed *>NULL).isn[side], b"I", 4),
-            ("retransmitted_{}", <size_t>&(<Observed *>NULL).retransmitted[side], b"I", 4),
-            ("packets_high_{}", <size_t>&(<Observed *>NULL).packets_high[side], b"H", 2),
-            ("bytes_high_{}", <size_t>&(<Observed *>NULL).bytes_high[side], b"H", 2),
-        ):
-            found[name.format(side)] = ("cold", offset, layout, size)
-    found["generation"] = ("cold", <size_t>&(<Cold *>NULL).generation, b"I", 4)
-    found["first_ns"] = ("cold", <size_t>&(<Cold *>NULL).first_ns, b"q", 8)
-    return found
+cdef size_t _segments(source, Py_buffer *view) except? 0:
+    """Fill in the view of a buffer of segments and return how many there are; SegmentError otherwise."""
+    try:
+        PyObject_GetBuffer(source, view, PyBUF_FORMAT | PyBUF_ND)
+    except TypeError:
+        raise SegmentError(
+            f"{type(source).__name__} is no batch of segments: give a SegmentBatch or a buffer of {sizeof(Segment)}-byte records"
+        ) from None
+    except (BufferError, ValueError) as refusal:
+        raise SegmentError(f"the buffer of segments is not contiguous ({refusal})") from None
+    if view.len % sizeof(Segment) != 0 or (view.itemsize != sizeof(Segment) and view.itemsize != 1):
+        message = f"a buffer of {view.len} bytes in items of {view.itemsize}: segments are records of {sizeof(Segment)} bytes"
+    elif <size_t>view.buf % 8 != 0 and view.len != 0:
+        message = "the buffer of segments does not begin on an 8-byte boundary"
+    else:
+        return view.len // sizeof(Segment)
+    PyBuffer_Release(view)
+    raise SegmentError(message)
 
 
-_OBSERVER_COLUMNS = _columns()
+cdef int open_table(
+    ConnectionTable self, capacity, max_capacity, profile, seat, seed, bytes secret, on_full, tick_ns, trace,
+    keep_ended,
+) except -1:
+    """Check every argument, then build the engine; on failure the table stays as it was, not open."""
+    cdef Observer *observer
+    cdef uint64_t words[4]
+    cdef int i
+    if self.engine != NULL:
+        raise StateError("this table was opened before")
+    if seat != "observer":
+        raise ValueError(f"seat is {seat!r}; it can be 'endpoint' or 'observer'")
+    if on_full not in ("raise", "evict"):
+        raise ValueError(f"on_full is {on_full!r}; it can be 'raise' or 'evict'")
+    capacity = _whole("capacity", capacity, 1, 1 << 31)
+    max_capacity = _whole("max_capacity", max_capacity, capacity, 1 << 31)
+    tick_ns = _whole("tick_ns", tick_ns, 1, 10**12)
+    trace = _whole("trace", trace, 0, 1 << 32)
+    ticks = _ticks(silence_ns(profile), tick_ns)
+    memcpy(words, <const char *>secret, 32)
+    observer = <Observer *>calloc(1, sizeof(Observer))
+    if observer == NULL:
+        raise MemoryError("no memory for a table")
+    try:
+        store_open(
+            &observer.engine.table, SEAT_OBSERVER, capacity, max_capacity, sizeof(Observed), tick_ns, words,
+            STORE_EVICT if on_full == "evict" else 0,
+        )
+        store_set_horizon(&observer.engine.table, profile.time_wait_ns)
+        trace_open(&observer.engine.trace, trace)
+    except BaseException:
+        store_close(&observer.engine.table)
+        free(observer)
+        raise
+    observer.evict = on_full == "evict"
+    observer.pick_up = 1 if profile.nf_conntrack_tcp_loose else 0
+    observer.any_rst = not profile.observer_rst_in_window
+    observer.any_isn = profile.observer_reuse == "isn"
+    observer.void_info = INFO_BAD_HEADER | (0 if profile.ignore_checksums else INFO_BAD_CHECKSUM)
+    observer.twin_ns = profile.observer_duplicate_window_ns or 0
+    for i in range(256):
+        observer.timeout[i] = ticks[i]
+    self.keep_ended = bool(keep_ended)
+    if self.keep_ended:
+        observer.watch.context = &self.ended
+        observer.watch.ended = endlog_observed
+    self.profile, self.seat, self.on_full, self.seed = profile, seat, on_full, seed
+    self.observer = observer
+    self.engine = &observer.engine
+    return 0
 
 
 # ---- the class -------------------------------------------------------------------------------------------------------
@@ -184,7 +220,7 @@ _OBSERVER_COLUMNS = _columns()
 cdef class ConnectionTable:
     """The state of many TCP connections: rows of 64 bytes, a hash index over them, one timer wheel.
 
-    capacity: connections that find room at once. max_capacity: how far the table may grow, step by step and without moving
+    capacity: connections that find room at once, 1 to 2^31. max_capacity: how far the table may grow, step by step and without moving
     anything; None keeps it at `capacity`. profile: a name or a `fasttcp.Profile`. seat: "endpoint" or "observer".
     seed: an int makes the hash secret and all else reproducible; None takes a random secret. on_full: "raise" refuses the
     connection, "evict" lets go of the oldest TIME_WAIT first, then the oldest half-open, then the oldest closing one.
@@ -195,52 +231,14 @@ cdef class ConnectionTable:
     of `capacity` rows, about 0.2 s a GB.
     """
 
-    def __cinit__(self, *args, **kwargs):
-        self.lock = PyThread_allocate_lock()
-        if self.lock == NULL:
-            raise MemoryError("no memory for a lock")
-
     def __init__(
         self, capacity, *, max_capacity=None, profile="linux", seat="endpoint", seed=None, on_full="raise",
         tick_ns=10_000_000, trace=0, keep_ended=False,
     ):
-        cdef uint64_t secret[4]
-        cdef int i
-        if self.engine != NULL:
-            raise StateError("this table was opened before")
-        if seat != "observer":
-            raise ValueError(f"seat is {seat!r}; it can be 'endpoint' or 'observer'")
-        if on_full not in ("raise", "evict"):
-            raise ValueError(f"on_full is {on_full!r}; it can be 'raise' or 'evict'")
-        capacity = _count("capacity", capacity, 1, 1 << 31)
-        most = capacity if max_capacity is None else _count("max_capacity", max_capacity, capacity, 1 << 31)
-        _count("tick_ns", tick_ns, 1, 10**12)
-        self.profile = find_profile(profile)
-        self.seat = seat
-        self.on_full = on_full
-        self.seed = seed
-        _secret(seed, secret)
-        self.observer = <Observer *>calloc(1, sizeof(Observer))
-        if self.observer == NULL:
-            raise MemoryError("no memory for a table")
-        self.engine = &self.observer.engine
-        store_open(
-            &self.engine.table, SEAT_OBSERVER, capacity, most, sizeof(Observed), tick_ns, secret,
-            STORE_EVICT if on_full == "evict" else 0,
+        open_table(
+            self, capacity, capacity if max_capacity is None else max_capacity, find_profile(profile), seat, seed, _secret(seed),
+            on_full, tick_ns, trace, keep_ended,
         )
-        trace_open(&self.engine.trace, _count("trace", trace, 0, 1 << 32))
-        self.observer.evict = on_full == "evict"
-        self.observer.pick_up = 1 if self.profile.nf_conntrack_tcp_loose else 0
-        self.observer.any_rst = not self.profile.observer_rst_in_window
-        self.observer.any_isn = self.profile.observer_reuse == "isn"
-        self.observer.void_info = INFO_BAD_HEADER | (0 if self.profile.ignore_checksums else INFO_BAD_CHECKSUM)
-        self.observer.twin_ns = self.profile.observer_duplicate_window_ns or 0
-        for i, ns in enumerate(silence_ns(self.profile)):
-            self.observer.timeout[i] = _ticks(ns, tick_ns)
-        self.keep_ended = keep_ended
-        if keep_ended:
-            self.observer.watch.context = &self.ended
-            self.observer.watch.ended = endlog_observed
 
     def __dealloc__(self):
         if self.engine != NULL:
@@ -248,34 +246,34 @@ cdef class ConnectionTable:
             store_close(&self.engine.table)
         free(self.observer)
         endlog_close(&self.ended)
-        if self.lock != NULL:
-            PyThread_free_lock(self.lock)
+
+    def __repr__(self):
+        if self.engine == NULL:
+            return f"<{type(self).__name__}, not open>"
+        return f"<{type(self).__name__} {self.seat}: {len(self)} of {self.max_capacity} connections, {self.profile!r}>"
 
     # -- batches -------------------------------------------------------------------------------------------------------
 
     def apply(self, segments):
         """Apply a batch of segments in their order; the GIL is released meanwhile.
 
-        segments: a `SegmentBatch` or any contiguous buffer of 80-byte records of that layout (`SEGMENT_FIELDS`); their
-        time_ns is the clock, and due timers fire as it goes. Returns records (n,) of row uint32 (0xFFFFFFFF: none), flags
-        uint16 (`Verdict`), and both sides' states afterwards, uint8. Raises SegmentError when the buffer has another layout.
-        Cost: about 3 us a call and the random memory of two cache lines a segment.
+        segments: a `SegmentBatch`, or any contiguous buffer of 80-byte records of its layout (`SEGMENT_DTYPE`) on an 8-byte
+        boundary; nobody may write to it meanwhile. Their time_ns is the clock, and due timers fire as it goes.
+
+        Returns records (n,) of row uint32 (0xFFFFFFFF: none), flags uint16 (`Verdict`), and both sides' states afterwards,
+        state_0 and state_1, uint8. A segment that finds the table full has Verdict.FULL; nothing is raised for it.
+        Raises SegmentError, before the first segment is looked at, when the buffer is no batch of segments.
+        Cost: about 1 us a call and the random memory of two cache lines a segment.
         """
         cdef Py_buffer view
+        cdef size_t n = _segments(segments, &view)
         cdef Records out
-        cdef size_t n
-        PyObject_GetBuffer(segments, &view, PyBUF_FORMAT | PyBUF_ND)
         try:
-            if view.len % sizeof(Segment) != 0 or (view.itemsize != sizeof(Segment) and view.itemsize != 1):
-                raise SegmentError(
-                    f"a buffer of {view.len} bytes in items of {view.itemsize}: segments are records of {sizeof(Segment)} bytes"
-                )
-            n = view.len // sizeof(Segment)
             out = records_new(n, sizeof(Verdict), VERDICT_LAYOUT)
-            begin_running(self)
+            enter(self)
             with nogil:
-                table_apply(self, <const Segment *>view.buf, n, <Verdict *>out.data)
-            end_running(self)
+                observe_batch(self.observer, <const Segment *>view.buf, n, <Verdict *>out.data)
+            turn_give(&self.turn)
             return out
         finally:
             PyBuffer_Release(&view)
@@ -284,113 +282,151 @@ cdef class ConnectionTable:
         """Let the time be `now_ns` (int, ns, the clock of the segments) and fire what is due; the GIL is released.
 
         budget: how many timers one call may look at, about; None: all. Returns True when everything due has fired, False
-        when the budget ended first and the next call goes on. An older time is taken for the newest seen.
+        when the budget ended first and the next call goes on; until then a connection whose time is up is still counted, but
+        no call and no segment finds it any more. An older time is taken for the newest seen.
         """
-        cdef ns_t now = now_ns
-        cdef size_t most = <size_t>-1 if budget is None else _count("budget", budget, 1, 1 << 62)
-        begin_running(self)
+        cdef ns_t now = _whole("now_ns", now_ns, INT64_MIN, INT64_MAX)
+        cdef size_t most = <size_t>-1 if budget is None else _whole("budget", budget, 1, 1 << 62)
+        cdef bint behind
+        enter(self)
         with nogil:
             observer_advance(self.observer, now, most)
-        end_running(self)
-        return not store_behind(&self.engine.table)
+            behind = store_behind(&self.engine.table)
+        turn_give(&self.turn)
+        return not behind
 
     # -- one at a time -------------------------------------------------------------------------------------------------
 
     def receive(self, segment):
-        """Apply one segment: 80 bytes of the layout of `SegmentBatch`. Returns (handle or None, flags)."""
+        """Apply one segment: a `Segment`, or 80 bytes of the layout of `SegmentBatch`.
+
+        Returns (handle or None, `Verdict`). Raises SegmentError for anything else; TableFull when it needs a row and there is
+        none (with on_full="evict": none that may be evicted).
+        """
         cdef Py_buffer view
         cdef Verdict verdict
-        wait_turn(self)
-        PyObject_GetBuffer(segment, &view, PyBUF_SIMPLE)
-        if view.len != sizeof(Segment):
+        cdef uint64_t handle = 0
+        if isinstance(segment, SegmentTuple):
+            batch = SegmentBatch(1)
+            batch.append(**segment._asdict())
+            segment = batch
+        if _segments(segment, &view) != 1:
+            message = f"{view.len} bytes: one segment is a record of {sizeof(Segment)} bytes"
             PyBuffer_Release(&view)
-            raise SegmentError(f"{view.len} bytes: one segment is a record of {sizeof(Segment)} bytes")
-        observe(self.observer, <const Segment *>view.buf, &verdict)
-        PyBuffer_Release(&view)
-        if verdict.row == NO_ROW:
-            if verdict.flags & V_FULL and self.on_full == "raise":
-                raise TableFull(f"all {self.engine.table.max_rows} rows are in use")
-            return None, verdict.flags
-        return store_handle(&self.engine.table, verdict.row), verdict.flags
+            raise SegmentError(message)
+        try:
+            ready(self)
+            observe(self.observer, <const Segment *>view.buf, &verdict)
+            if verdict.row != NO_ROW:
+                handle = store_handle(&self.engine.table, verdict.row)
+        finally:
+            PyBuffer_Release(&view)
+        flags = VERDICTS.get(verdict.flags)
+        if flags is None:
+            flags = VERDICTS[verdict.flags] = VerdictFlags(verdict.flags)
+        if verdict.row != NO_ROW:
+            return handle, flags
+        if verdict.flags & V_FULL:
+            raise TableFull(f"all {self.max_capacity} rows are in use")
+        return None, flags
 
     def find(self, src, sport, dst, dport):
-        """The handle of the connection between two ends, None if there is none. Observer: in either order."""
+        """The handle of the connection between two ends, None if there is none. Observer: in either order.
+
+        src, dst: addresses as text, packed bytes or ipaddress objects; an IPv4 address and its form ::ffff:a.b.c.d are one.
+        sport, dport: 0 to 65535. Raises SegmentError for anything else.
+        """
         cdef Segment ends
         cdef Key key
         cdef row_t row
-        wait_turn(self)
         memset(&ends, 0, sizeof(ends))
-        parse_address("src", src, ends.src)
-        parse_address("dst", dst, ends.dst)
+        if parse_address("src", src, ends.src) != parse_address("dst", dst, ends.dst):
+            raise SegmentError(f"dst: {dst!r} and src {src!r} are not of one IP version")
         ends.sport = parse_number("sport", sport, 0, 65535)
         ends.dport = parse_number("dport", dport, 0, 65535)
+        ready(self)
         key_observed(&key, &ends, &self.engine.table.hash_key)
-        if not store_find(&self.engine.table, &key, &row):
+        if not store_find(&self.engine.table, &key, &row) or expired(self, row):
             return None
         return store_handle(&self.engine.table, row)
 
     def handle(self, row):
-        """The handle of the connection in this row now (rows are what `apply` returns)."""
-        cdef uint64_t at = _count("row", row, 0, (1 << 32) - 1)
-        wait_turn(self)
-        if at >= self.engine.table.high or not store_in_use(&self.engine.table, <row_t>at):
+        """The handle of the connection in this row now (rows are what `apply` returns). Raises StaleHandle if it is free."""
+        cdef uint64_t at = _whole("row", row, 0, (1 << 32) - 1)
+        ready(self)
+        if (
+            at >= self.engine.table.high or not store_in_use(&self.engine.table, <row_t>at) or expired(self, <row_t>at)
+        ):
             raise StaleHandle(f"row {row} holds no connection")
         return store_handle(&self.engine.table, <row_t>at)
 
     def summary(self, handle):
-        """All that is told of one connection, as a dict (the fields of `summaries`). Raises StaleHandle."""
+        """All that is told of one connection, as a dict of the fields of `summaries`. Raises StaleHandle."""
         cdef Records out = records_new(1, sizeof(Summary), SUMMARY_LAYOUT)
-        summarize_observed(self.observer, row_of(self, handle), LIVE, 0, <Summary *>out.data)
+        cdef row_t row
+        live_row(self, handle, &row)
+        summarize_observed(self.observer, row, LIVE, 0, <Summary *>out.data)
         return out[0]
 
     def state(self, handle):
         """Both halves' states: (originator's, responder's) in the observer seat. Raises StaleHandle."""
         cdef Summary out
-        summarize_observed(self.observer, row_of(self, handle), LIVE, 0, &out)
+        cdef row_t row
+        live_row(self, handle, &row)
+        summarize_observed(self.observer, row, LIVE, 0, &out)
         return State(out.state[0]), State(out.state[1])
 
     def explain(self, handle):
         """What happened to this connection, oldest first: a list of `TraceStep`.
 
         Needs a table made with `trace`; steps that the ring has overwritten are missing. Works for ended connections too.
-        Cost: one pass over the ring.
+        Raises StateError on a table that records nothing. Cost: one pass over the ring, the GIL released.
         """
-        cdef uint64_t wanted = handle
-        cdef uint64_t at, first = 0
-        cdef const Step *step
-        cdef list steps = []
-        wait_turn(self)
+        cdef uint64_t wanted = _whole("handle", handle, 0, (1 << 64) - 1)
+        cdef size_t count = 0
+        cdef Step *steps
+        enter(self)
         if self.engine.trace.steps == NULL:
+            turn_give(&self.turn)
             raise StateError("nothing was recorded: make the table with trace=N to keep the last N transitions")
-        if self.engine.trace.written > self.engine.trace.capacity:
-            first = self.engine.trace.written - self.engine.trace.capacity
-        for at in range(first, self.engine.trace.written):
-            step = &self.engine.trace.steps[at & (self.engine.trace.capacity - 1)]
-            if step.handle == wanted:
-                row = transition(step.state, step.event)
-                steps.append(TraceStep(
-                    step.time_ns, step.side, row.state, row.event, row.next, step.seq, step.ack, step.segment_flags,
-                    row.source, row.why,
-                ))
-        return steps
+        with nogil:
+            steps = steps_of(&self.engine.trace, wanted, &count)
+        turn_give(&self.turn)
+        if steps == NULL:
+            raise MemoryError("no memory for the steps of a connection")
+        try:
+            packed = (<char *>steps)[:count * sizeof(Step)]
+        finally:
+            free(steps)
+        return read_steps(packed)
 
     # -- the table as a whole ------------------------------------------------------------------------------------------
 
     def __len__(self):
+        if self.engine == NULL:
+            raise StateError("this table is not open")
         return self.engine.table.used
 
     def __contains__(self, handle):
         cdef row_t row
-        wait_turn(self)
-        return isinstance(handle, int) and 0 <= handle < 1 << 64 and store_row_of(&self.engine.table, handle, &row)
+        try:
+            number = index(handle)
+        except TypeError:
+            return False
+        return row_of(self, number, &row)
 
     def __iter__(self):
         """The handles of all connections, in the order of their rows; those that end meanwhile are left out."""
         cdef size_t row = 0
-        while row < self.engine.table.high:
-            wait_turn(self)
-            if store_in_use(&self.engine.table, <row_t>row):
-                yield store_handle(&self.engine.table, <row_t>row)
+        while True:
+            ready(self)
+            while row < self.engine.table.high and (
+                not store_in_use(&self.engine.table, <row_t>row) or expired(self, <row_t>row)
+            ):
+                row += 1
+            if row >= self.engine.table.high:
+                return
+            yield store_handle(&self.engine.table, <row_t>row)
             row += 1
 
     def counts(self):
@@ -398,64 +434,73 @@ cdef class ConnectionTable:
 
         In the observer seat every connection counts twice, once for each host.
         """
-        cdef int a, b
-        cdef list totals = [0] * 11
-        wait_turn(self)
-        for a in range(11):
-            for b in range(11):
-                totals[a] += self.engine.table.pairs[a * 16 + b]
-                totals[b] += self.engine.table.pairs[a * 16 + b]
-        return {state: totals[state] for state in State}
+        cdef uint64_t totals[16]
+        cdef int pair
+        memset(totals, 0, sizeof(totals))
+        ready(self)
+        for pair in range(256):
+            totals[pair >> 4] += self.engine.table.pairs[pair]
+            totals[pair & 15] += self.engine.table.pairs[pair]
+        return {state: totals[<int>state.value] for state in State}
 
     def tallies(self):
         """What has been counted since the table was made: {name: int}."""
-        wait_turn(self)
-        return dict(self.observer.tallies)
+        ready(self)
+        found = dict(self.observer.tallies)
+        found["ended_lost"] = self.ended.lost
+        return found
 
     def summaries(self):
-        """Summaries of all live connections: records (n,), see `SUMMARY_FIELDS`. A copy; costs one pass over the rows."""
-        cdef Records out
-        cdef size_t row, at = 0
-        wait_turn(self)
-        out = records_new(self.engine.table.used, sizeof(Summary), SUMMARY_LAYOUT)
-        for row in range(self.engine.table.high):
-            if store_in_use(&self.engine.table, <row_t>row):
-                summarize_observed(self.observer, <row_t>row, LIVE, 0, &(<Summary *>out.data)[at])
-                at += 1
-        return out
+        """Summaries of all live connections, in the order of their rows: records (n,). A copy.
+
+        Cost: one pass over the rows and 120 bytes a connection; the GIL is released.
+        """
+        cdef Summary *data
+        cdef size_t n = 0
+        enter(self)
+        with nogil:
+            data = live_summaries(self.observer, &n)
+        turn_give(&self.turn)
+        if data == NULL:
+            raise MemoryError("no memory for the summaries of a table")
+        return records_take(<char *>data, n, sizeof(Summary), SUMMARY_LAYOUT)
 
     def take_ended(self):
         """Summaries of the connections that ended since the last call, in the order of their ends: records (n,).
 
-        Needs a table made with keep_ended=True; until they are taken they cost 120 bytes each.
+        Needs a table made with keep_ended=True (StateError otherwise). Until they are taken they cost 120 bytes each; those
+        for which there was no memory are counted in `tallies` as ended_lost. O(1): the memory changes hands.
         """
-        cdef Records out
-        wait_turn(self)
+        cdef EndLog ended
+        ready(self)
         if not self.keep_ended:
             raise StateError("ended connections are not kept: make the table with keep_ended=True")
-        out = records_new(self.ended.count, sizeof(Summary), SUMMARY_LAYOUT)
-        memcpy(out.data, self.ended.data, self.ended.count * sizeof(Summary))
-        self.ended.count = 0
-        return out
+        ended = self.ended
+        self.ended.data = NULL
+        self.ended.count = self.ended.capacity = 0
+        return records_take(<char *>ended.data, ended.count, sizeof(Summary), SUMMARY_LAYOUT)
 
     @property
     def columns(self):
         """The names that `column` knows."""
-        return tuple(_OBSERVER_COLUMNS)
+        return tuple(OBSERVER_COLUMNS)
 
     def column(self, name):
         """A zero-copy, read-only view of one field of every row, (capacity,): ``numpy.asarray(table.column("state_0"))``.
 
         The memory never moves, so a view stays valid, and live, while the table grows; its length is that of the day it was
-        made. Row r holds a connection where ``generation[r]`` is odd.
+        made. Row r holds a connection where ``generation[r]`` is odd. What each column means: `fasttcp.core.columns`.
+        Raises KeyError with the names that there are. O(1).
         """
-        cdef Table *t = &self.engine.table
+        cdef Table *t
         cdef char *base
         cdef Py_ssize_t stride
         try:
-            where, offset, layout, size = _OBSERVER_COLUMNS[name]
-        except KeyError:
-            raise KeyError(f"no column {name!r}; there are {', '.join(_OBSERVER_COLUMNS)}") from None
+            where, offset, layout, size = OBSERVER_COLUMNS[name]
+        except (KeyError, TypeError):
+            raise KeyError(f"no column {name!r}; there are {', '.join(OBSERVER_COLUMNS)}") from None
+        ready(self)
+        t = &self.engine.table
         if where == "row":
             base, stride = <char *>t.rows, sizeof(Row)
         else:
@@ -465,32 +510,77 @@ cdef class ConnectionTable:
     @property
     def capacity(self):
         """Rows that can be used without growing."""
+        ready(self)
         return self.engine.table.capacity
 
     @property
     def max_capacity(self):
         """Rows that the table may grow to."""
+        ready(self)
         return self.engine.table.max_rows
 
     @property
     def now_ns(self):
-        """The newest time seen, ns."""
+        """The newest time seen, ns; 0 before the first."""
+        ready(self)
         return self.engine.table.now_ns
 
     @property
     def nbytes(self):
-        """Bytes of memory behind the table: rows, cold records, addresses, index, wheel."""
+        """Bytes of memory behind the table: rows, cold records, addresses, index, wheel; not the trace, not ended ones."""
+        ready(self)
         return store_bytes(&self.engine.table)
 
     def check_invariants(self):
-        """Check index, rows, free list, wheel and counts against each other. Raises AssertionError naming the first fault.
+        """Check index, rows, free list, wheel and counts against each other. Raises InvariantError naming the first fault.
 
         Beyond the structure: a connection has exactly one armed timer, and no event came that classification rules out.
         Cost: some passes over all rows; meant for tests and for doubt.
         """
-        wait_turn(self)
+        ready(self)
         store_check(&self.engine.table)
         if self.engine.table.wheel.entries != self.engine.table.used:
             raise InvariantError(f"{self.engine.table.used} connections have {self.engine.table.wheel.entries} timers")
         if self.engine.never:
             raise InvariantError(f"{self.engine.never} events came that classification rules out")
+
+
+# ---- scans, without the GIL ------------------------------------------------------------------------------------------
+
+cdef Summary *live_summaries(Observer *o, size_t *count) noexcept nogil:
+    """Memory, the caller's, with a summary of every live connection; NULL when there is none to be had."""
+    cdef const Table *t = &o.engine.table
+    cdef Summary *data = <Summary *>malloc((t.used + 1) * sizeof(Summary))
+    cdef size_t row, n = 0
+    if data == NULL:
+        return NULL
+    for row in range(t.high):
+        if store_in_use(t, <row_t>row) and not store_overdue(t, <row_t>row):
+            summarize_observed(o, <row_t>row, LIVE, 0, &data[n])
+            n += 1
+    count[0] = n
+    return data
+
+
+cdef Step *steps_of(const Trace *trace, uint64_t handle, size_t *count) noexcept nogil:
+    """Memory, the caller's, with the recorded steps of one connection, oldest first; NULL when there is none to be had."""
+    cdef size_t n = 0, room = 64
+    cdef Step *found = <Step *>malloc(room * sizeof(Step))
+    cdef Step *moved
+    cdef const Step *step
+    cdef uint64_t at = trace.written - trace.capacity if trace.written > trace.capacity else 0
+    while found != NULL and at < trace.written:
+        step = &trace.steps[at & (trace.capacity - 1)]
+        if step.handle == handle:
+            if n == room:
+                room *= 2
+                moved = <Step *>realloc(found, room * sizeof(Step))
+                if moved == NULL:
+                    free(found)
+                    return NULL
+                found = moved
+            found[n] = step[0]
+            n += 1
+        at += 1
+    count[0] = n
+    return found

@@ -33,6 +33,8 @@ from libc.string cimport memset
 from fasttcp.core.memory cimport block_close, block_commit, block_open, pages_touch, pages_use
 from fasttcp.core.prefetch cimport prefetch_read
 
+from fasttcp.errors import InvariantError
+
 
 cdef inline size_t _chunks_for(size_t rows) noexcept nogil:
     """Chunks that hold so many rows in the worst distribution, with number 0."""
@@ -217,47 +219,64 @@ cdef size_t wheel_bytes(const Wheel *w) noexcept nogil:
 
 
 cdef int wheel_check(const Wheel *w, size_t rows_high) except -1:
-    """Walk everything; AssertionError names the first thing that does not hold. Cost: a visit to every slot and row."""
+    """Walk everything; InvariantError names the first thing that does not hold. Cost: a visit to every slot and row."""
     cdef uint32_t slot, at, i, free = 0, used = 0
     cdef uint64_t entries = 0
     cdef const Chunk *c
     cdef const Row *r
     cdef row_t row
     cdef bytearray seen = bytearray(rows_high)
-    assert 0 < w.horizon < WHEEL_SLOTS, f"wheel: horizon {w.horizon}"
+    if not (0 < w.horizon < WHEEL_SLOTS):
+        raise InvariantError(f"wheel: horizon {w.horizon}")
     for slot in range(<uint32_t>WHEEL_SLOTS):
         at = w.head[slot]
         while at:
-            assert at < w.chunk_high, f"wheel: slot {slot} leads to chunk {at}, beyond the {w.chunk_high} ever used"
+            if at >= w.chunk_high:
+                raise InvariantError(f"wheel: slot {slot} leads to chunk {at}, beyond the {w.chunk_high} ever used")
             used += 1
-            assert used <= w.chunks_used, f"wheel: slot {slot} runs in a circle"
+            if used > w.chunks_used:
+                raise InvariantError(f"wheel: slot {slot} runs in a circle")
             c = &w.chunk[at]
-            assert c.slot == slot, f"wheel: chunk {at} is in slot {slot} and says {c.slot}"
-            assert 0 < c.count <= CHUNK_ROWS, f"wheel: chunk {at} holds {c.count} rows"
-            assert c.count == CHUNK_ROWS or at == w.head[slot], f"wheel: chunk {at} is neither full nor first"
+            if c.slot != slot:
+                raise InvariantError(f"wheel: chunk {at} is in slot {slot} and says {c.slot}")
+            if not (0 < c.count <= CHUNK_ROWS):
+                raise InvariantError(f"wheel: chunk {at} holds {c.count} rows")
+            if not (c.count == CHUNK_ROWS or at == w.head[slot]):
+                raise InvariantError(f"wheel: chunk {at} is neither full nor first")
             for i in range(c.count):
                 row = c.row[i]
-                assert row < rows_high, f"wheel: slot {slot} holds row {row}, beyond the {rows_high} ever used"
-                assert not seen[row], f"wheel: row {row} has two entries"
+                if row >= rows_high:
+                    raise InvariantError(f"wheel: slot {slot} holds row {row}, beyond the {rows_high} ever used")
+                if seen[row]:
+                    raise InvariantError(f"wheel: row {row} has two entries")
                 seen[row] = 1
                 r = &w.rows[row]
-                assert r.parked == PARKED | slot, f"wheel: row {row} is in slot {slot} and says {r.parked:#x}"
-                assert wheel_cold(w, row).timer_at == at << 4 | i, f"wheel: row {row} does not know its place"
+                if r.parked != PARKED | slot:
+                    raise InvariantError(f"wheel: row {row} is in slot {slot} and says {r.parked:#x}")
+                if wheel_cold(w, row).timer_at != at << 4 | i:
+                    raise InvariantError(f"wheel: row {row} does not know its place")
                 # One that is overdue already is parked at the cursor, or in a slot that is to be looked at now.
-                assert ((slot - <uint32_t>w.cursor) & (WHEEL_SLOTS - 1)) <= max(
-                    0, <int32_t>(r.deadline - <uint32_t>w.cursor), <int64_t>(w.newest - w.cursor)), \
-                    f"wheel: row {row} is parked after its deadline"
+                if not (
+                        ((slot - <uint32_t>w.cursor) & (WHEEL_SLOTS - 1))
+                        <= max(0, <int32_t>(r.deadline - <uint32_t>w.cursor), <int64_t>(w.newest - w.cursor))
+                ):
+                    raise InvariantError(f"wheel: row {row} is parked after its deadline")
             entries += c.count
             at = c.next
-    assert used == w.chunks_used, f"wheel: {used} chunks found, {w.chunks_used} counted"
-    assert entries == w.entries, f"wheel: {entries} entries found, {w.entries} counted"
+    if used != w.chunks_used:
+        raise InvariantError(f"wheel: {used} chunks found, {w.chunks_used} counted")
+    if entries != w.entries:
+        raise InvariantError(f"wheel: {entries} entries found, {w.entries} counted")
     for i in range(rows_high):
         if not seen[i]:
-            assert not w.rows[i].parked & PARKED, f"wheel: row {i} says {w.rows[i].parked:#x} and has no entry"
+            if w.rows[i].parked & PARKED:
+                raise InvariantError(f"wheel: row {i} says {w.rows[i].parked:#x} and has no entry")
     at = w.chunk_free
     while at:
         free += 1
-        assert at < w.chunk_high and free < w.chunk_high, f"wheel: the list of free chunks breaks at {at}"
+        if not (at < w.chunk_high and free < w.chunk_high):
+            raise InvariantError(f"wheel: the list of free chunks breaks at {at}")
         at = w.chunk[at].next
-    assert used + free + 1 == w.chunk_high, f"wheel: {w.chunk_high - 1} chunks, {used} in use, {free} free"
+    if used + free + 1 != w.chunk_high:
+        raise InvariantError(f"wheel: {w.chunk_high - 1} chunks, {used} in use, {free} free")
     return 0

@@ -1,0 +1,1 @@
+"""Load: streams of segments made up, scenarios, what drives them and what comes out."""

@@ -1,0 +1,112 @@
+# Frames into segments, the long way: link layers, IP, tunnels and TCP put together. The functions are declared in
+# decode.pxd; nothing here is seen from Python. State from frame to frame: counters and unfinished fragments, both in
+# the Decoder.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from fasttcp.core.layout cimport INFO_BAD_CHECKSUM, INFO_BAD_HEADER, INFO_IPV6, Segment
+from fasttcp.packets.bytes cimport in_sum, sum_bytes
+from fasttcp.packets.fragments cimport free_fragments
+from fasttcp.packets.ip cimport read_ip
+from fasttcp.packets.layers cimport (
+    INNER_SUBFRAME, IS_SEGMENT, LINK, MAX_TUNNELS, NOT_TCP, STOP, TCP_TRUNCATED, TUNNEL_DEPTH, Cursor, Datagram,
+    Decoder, advance,
+)
+from fasttcp.packets.link cimport find_ip
+from fasttcp.packets.tcp cimport TCP_HEADER
+from fasttcp.packets.tunnel cimport PROTOCOL_TCP, open_tunnel
+
+
+cdef void start_decoder(Decoder* d, bint validate, bint tunnels) noexcept nogil:
+    memset(d, 0, sizeof(Decoder))
+    d.validate = validate
+    d.tunnels = tunnels
+
+
+cdef void stop_decoder(Decoder* d) noexcept nogil:
+    free_fragments(&d.fragments)
+
+
+cdef int _segment(Decoder* d, const Datagram* g, int64_t time_ns, Segment* s) noexcept nogil:
+    cdef uint64_t pseudo = 0
+    cdef uint32_t length = g.payload.wire
+    cdef uint32_t width = 4 if g.version == 4 else 16
+    if g.payload.captured < TCP_HEADER:
+        return TCP_TRUNCATED
+    s.time_ns = time_ns
+    s.ip_bytes = g.ip_bytes
+    if g.version == 4:
+        memset(s.src, 0, 10)
+        memset(s.dst, 0, 10)
+        memset(s.src + 10, 0xFF, 2)
+        memset(s.dst + 10, 0xFF, 2)
+        memcpy(s.src + 12, g.src, 4)
+        memcpy(s.dst + 12, g.dst, 4)
+        s.info = 0
+    else:
+        memcpy(s.src, g.src, 16)
+        memcpy(s.dst, g.dst, 16)
+        s.info = INFO_IPV6
+    if d.validate:
+        pseudo = (
+            sum_bytes(g.src, width) + sum_bytes(g.dst, width) + in_sum(PROTOCOL_TCP) + in_sum(length & 0xFFFF)
+            + in_sum(length >> 16)
+        )
+    read_tcp(s, g.payload.p, g.payload.captured, length, d.validate, pseudo)
+    d.bad_checksum += s.info & INFO_BAD_CHECKSUM != 0
+    d.bad_header += s.info & INFO_BAD_HEADER != 0
+    d.tunnelled += d.depth != 0
+    return IS_SEGMENT
+
+
+cdef int _layers(Decoder* d, uint32_t kind, Cursor* c, int64_t time_ns, Segment* s) noexcept nogil:
+    cdef Datagram g
+    cdef int verdict
+    d.depth = 0
+    while True:
+        verdict = find_ip(d, kind, c)
+        if verdict:
+            return verdict
+        verdict = read_ip(d, c, time_ns, &g)
+        if verdict:
+            return verdict
+        if g.protocol == PROTOCOL_TCP:
+            return _segment(d, &g, time_ns, s)
+        if not d.tunnels:
+            return NOT_TCP
+        kind = open_tunnel(d, &g)
+        if kind & STOP:
+            return <int>(kind & ~<uint32_t>STOP)
+        if d.depth == MAX_TUNNELS:
+            return TUNNEL_DEPTH
+        d.depth += 1
+        c[0] = g.payload
+
+
+cdef int decode_layers(
+    Decoder* d, uint32_t link, const uint8_t* frame, uint32_t captured, uint32_t wire, int64_t time_ns, Segment* s,
+) noexcept nogil:
+    cdef Cursor c
+    cdef uint32_t kind = LINK | link
+    cdef int verdict
+    c.p = frame
+    c.captured = captured
+    c.wire = max(captured, wire)
+    d.frame = frame
+    if d.resume:
+        advance(&c, d.resume)
+        d.resume = 0
+        kind = INNER_SUBFRAME
+    verdict = _layers(d, kind, &c, time_ns, s)
+    # A subframe that is no segment does not end the frame: the others are looked at here, one at a time.
+    while verdict != IS_SEGMENT and d.resume:
+        d.counts[verdict] += 1
+        c.p = frame
+        c.captured = captured
+        c.wire = max(captured, wire)
+        advance(&c, d.resume)
+        d.resume = 0
+        verdict = _layers(d, INNER_SUBFRAME, &c, time_ns, s)
+    d.counts[verdict] += 1
+    return verdict

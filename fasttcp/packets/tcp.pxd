@@ -1,0 +1,83 @@
+# The TCP header and its options into a Segment (RFC 9293 section 3.1, RFC 7323 for window scale and timestamps, RFC
+# 2018).
+#
+# The caller has filled time_ns, src, dst and ip_bytes, and has at least 20 captured bytes at `p`. Options are read as
+# far as they make sense: what follows a broken one is not looked at, and a known option of the wrong length is as if
+# absent.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from fasttcp.core.layout cimport (
+    INFO_BAD_CHECKSUM, INFO_BAD_HEADER, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WSCALE, Segment,
+)
+from fasttcp.packets.bytes cimport be16, be32, sum_bytes, sums_up
+
+
+cdef enum:
+    TCP_HEADER = 20
+    TIMESTAMPS_ALONE = 0x0101080A   # NOP NOP timestamps(10): what nearly every segment after the handshake carries
+
+
+cdef inline void read_options(Segment* s, const uint8_t* p, const uint8_t* end) noexcept nogil:
+    cdef uint32_t kind
+    cdef uint32_t length
+    while p < end:
+        kind = p[0]
+        if kind == 0:
+            return
+        if kind == 1:
+            p += 1
+            continue
+        if end - p < 2:
+            return
+        length = p[1]
+        if length < 2 or length > <uint32_t>(end - p):
+            return
+        if kind == 8 and length == 10:
+            s.tsval = be32(p + 2)
+            s.tsecr = be32(p + 6)
+            s.options |= OPT_TIMESTAMPS
+        elif kind == 2 and length == 4:
+            s.mss = be16(p + 2)
+            s.options |= OPT_MSS
+        elif kind == 3 and length == 3:
+            s.wscale = p[2]
+            s.options |= OPT_WSCALE
+        elif kind == 4 and length == 2:
+            s.options |= OPT_SACK_PERMITTED
+        p += length
+
+
+# `captured` and `length` are bytes of the TCP segment, header and all: those at hand, and those on the wire
+# (captured <= length). `pseudo` is the sum of the pseudo-header (RFC 9293 section 3.1), or 0 with `validate` false.
+cdef inline void read_tcp(
+    Segment* s, const uint8_t* p, uint32_t captured, uint32_t length, bint validate, uint64_t pseudo,
+) noexcept nogil:
+    cdef uint32_t header = (p[12] >> 4) * 4
+    s.sport = be16(p)
+    s.dport = be16(p + 2)
+    s.tsval = 0
+    s.tsecr = 0
+    s.mss = 0
+    s.wscale = 0
+    s.options = 0
+    if header < TCP_HEADER or header > captured:
+        s.seq = s.ack = s.payload = 0
+        s.window = s.flags = 0
+        s.info |= INFO_BAD_HEADER
+        return
+    s.seq = be32(p + 4)
+    s.ack = be32(p + 8)
+    s.flags = p[13]
+    s.window = be16(p + 14)
+    s.payload = length - header
+    if header != TCP_HEADER:
+        if header == 32 and be32(p + 20) == TIMESTAMPS_ALONE:
+            s.tsval = be32(p + 24)
+            s.tsecr = be32(p + 28)
+            s.options = OPT_TIMESTAMPS
+        else:
+            read_options(s, p + TCP_HEADER, p + header)
+    # Cut short by the snapshot length, a checksum can be neither right nor wrong.
+    if validate and captured == length and not sums_up(pseudo + sum_bytes(p, length)):
+        s.info |= INFO_BAD_CHECKSUM
