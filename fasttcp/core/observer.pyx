@@ -84,6 +84,14 @@ cdef inline void count_packet(Observer *o, row_t row, int side, uint32_t payload
         observed(o, row).bytes_high[side] += 1
 
 
+cdef inline void prefetch_beside(const Observer *o, row_t row) noexcept nogil:
+    """Ask for what an upper floor keeps of this row."""
+    if o.watch.lines != NULL:
+        prefetch_write(o.watch.lines + <size_t>row * o.watch.stride)
+        if o.watch.stride > 64:
+            prefetch_write(o.watch.lines + <size_t>row * o.watch.stride + 64)
+
+
 # ---- the end of a connection -----------------------------------------------------------------------------------------
 
 cdef void observer_end(Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil:
@@ -153,6 +161,7 @@ cdef size_t observer_advance(Observer *o, ns_t now_ns, size_t budget) noexcept n
         n = store_advance(t, now_ns, &left, due, DUE_BATCH)
         for i in range(n):
             store_prefetch_remove(t, due[i])
+            prefetch_beside(o, due[i])
         for i in range(n):
             fall_due(o, due[i])
     return budget - left
@@ -580,8 +589,8 @@ cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict 
             store_peek(t, &keys[i])
             if segments[base + i].flags & SYN and keys[i].hint != NO_ROW:
                 prefetch_write(store_cold(t, keys[i].hint))
-            if o.watch.lines != NULL and keys[i].hint != NO_ROW:
-                prefetch_write(o.watch.lines + <size_t>keys[i].hint * o.watch.stride)
+            if keys[i].hint != NO_ROW:
+                prefetch_beside(o, keys[i].hint)
         for i in range(count):
             step(o, &keys[i], &segments[base + i], &verdicts[base + i])
         base += count
