@@ -377,7 +377,7 @@ cdef class CaptureReader:
         if self.busy:
             raise WrongThread("another thread is reading from this CaptureReader")
         self.ended = True
-        source, self.source, self.window = self.source, None, None
+        source, self.source, self.window = self.source, None, None      # the view on the mapping first
         self.feed.walker.p = self.feed.walker.end = self.feed.walker.base = NULL
         if source is not None:
             source.close()
