@@ -18,8 +18,8 @@ from fasttcp.core.seat cimport Engine, fire
 from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.store cimport (
     EVICT_CLOSING, EVICT_HALF_OPEN, EVICT_TIME_WAIT, STORE_OK, Table, store_advance, store_arm_after, store_arm_ns,
-    store_behind, store_cold, store_disarm, store_evict_candidate, store_find, store_in_use, store_insert, store_overdue,
-    store_peek, store_prefetch, store_prefetch_remove, store_remove, store_see,
+    store_behind, store_cold, store_deadline_ns, store_disarm, store_evict_candidate, store_find, store_in_use,
+    store_insert, store_overdue, store_peek, store_prefetch, store_prefetch_remove, store_remove, store_see,
 )
 
 cdef enum:
@@ -112,10 +112,11 @@ cdef void fall_due(Observer *o, row_t row) noexcept nogil:
         if later > t.now_ns:
             store_arm_ns(t, row, later)
             return
-    if r.state[0] == S_TIME_WAIT or r.state[1] == S_TIME_WAIT:
-        observer_end(o, row, E_TIMEOUT_2MSL, t.now_ns)
-    else:
-        observer_end(o, row, E_TIMEOUT_IDLE, t.now_ns)
+    # It ended when it was due, however long nobody looked.
+    observer_end(
+        o, row, E_TIMEOUT_2MSL if r.state[0] == S_TIME_WAIT or r.state[1] == S_TIME_WAIT else E_TIMEOUT_IDLE,
+        min(store_deadline_ns(t, row), t.now_ns),
+    )
 
 
 cdef bint observer_expired(Observer *o, row_t row) noexcept nogil:
