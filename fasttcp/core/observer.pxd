@@ -21,7 +21,7 @@ from fasttcp.core.verdicts cimport (
 )
 
 cdef enum:
-    BATCH = 32                      # segments whose lines are prefetched together
+    BATCH = 16                      # segments whose lines are prefetched together
 
 cdef struct Verdict:                # of one segment: what apply() writes for it, 8 bytes
     row_t    row                    # NO_ROW when it belongs to none

@@ -23,6 +23,7 @@ from fasttcp.core.store cimport (
 )
 
 cdef enum:
+    RING = 64                   # keys between their hash and their use: more than 2 * BATCH
     NO_SHIFT = 15               # in the shift bits of a side whose SYN carried no window scale option
     MAX_SHIFT = 14              # RFC 7323 section 2.3
     DUE_BATCH = 32
@@ -515,21 +516,24 @@ cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcep
 
 
 cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil:
-    """Every segment in its order; memory is asked for in stages, `BATCH` segments ahead of its use."""
+    """Every segment in its order, with memory asked for ahead of its use: while segment i is applied, the row of segment
+    i + BATCH and the bucket of segment i + 2 * BATCH are on their way."""
     cdef Table *t = &o.engine.table
-    cdef Key keys[BATCH]
-    cdef size_t i, base = 0, count
-    while base < n:
-        count = n - base if n - base < BATCH else BATCH
-        for i in range(count):
-            key_observed(&keys[i], &segments[base + i], &t.hash_key)
-            store_prefetch(t, &keys[i])
-        for i in range(count):
-            store_peek(t, &keys[i])
-            if segments[base + i].flags & SYN and keys[i].hint != NO_ROW:
-                prefetch_write(store_cold(t, keys[i].hint))
-            if o.watch.lines != NULL and keys[i].hint != NO_ROW:
-                prefetch_write(o.watch.lines + <size_t>keys[i].hint * o.watch.stride)
-        for i in range(count):
-            step(o, &keys[i], &segments[base + i], &verdicts[base + i])
-        base += count
+    cdef Key keys[RING]
+    cdef Key *key
+    cdef size_t i
+    for i in range(n + 2 * BATCH):
+        if i < n:
+            key = &keys[i & (RING - 1)]
+            key_observed(key, &segments[i], &t.hash_key)
+            store_prefetch(t, key)
+        if i >= BATCH and i - BATCH < n:
+            key = &keys[(i - BATCH) & (RING - 1)]
+            store_peek(t, key)
+            if key.hint != NO_ROW:
+                if segments[i - BATCH].flags & SYN:
+                    prefetch_write(store_cold(t, key.hint))
+                if o.watch.lines != NULL:
+                    prefetch_write(o.watch.lines + <size_t>key.hint * o.watch.stride)
+        if i >= 2 * BATCH:
+            step(o, &keys[(i - 2 * BATCH) & (RING - 1)], &segments[i - 2 * BATCH], &verdicts[i - 2 * BATCH])
