@@ -24,4 +24,5 @@ class Verdict(IntFlag):
     LATE = 0x0100  # its time is older than the newest seen
     CHANGED = 0x0200  # a state changed
     FULL = 0x0400  # no row: the table is full
-    STRAY = 0x0800  # no row: nothing to be learnt from it (a RST for an unknown connection)
+    STRAY = 0x0800  # nothing to be learnt from it (a RST for an unknown connection)
+    VOID = 0x1000  # damaged, by its checksum or its header: it counts for nothing and changed nothing

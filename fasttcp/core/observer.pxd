@@ -17,28 +17,36 @@ from fasttcp.core.layout cimport Segment, ns_t, row_t, tick_t
 from fasttcp.core.seat cimport Engine
 from fasttcp.core.verdicts cimport (
     V_CHANGED, V_DUPLICATE, V_FULL, V_GAP, V_ILLEGAL, V_LATE, V_NEW, V_PARTIAL, V_REPLACED, V_RETRANSMITTED, V_STRAY,
-    V_SUSPECT,
+    V_SUSPECT, V_VOID,
 )
 
 cdef enum:
     BATCH = 16                      # segments whose lines are prefetched together
+
+# Row.flags, observer seat; the endpoint seat has another use for this bit
+cdef enum:
+    ROW_BLANK = 0x0040              # nothing but RSTs, illegal and damaged segments were seen: no state is known yet
 
 cdef struct Verdict:                # of one segment: what apply() writes for it, 8 bytes
     row_t    row                    # NO_ROW when it belongs to none
     uint16_t flags                  # V_... of verdicts.pxd
     uint8_t  state[2]               # of both sides after it
 
+cdef enum:
+    KEEP_TIMER = -1                 # answer of Watch.seen: leave the timer as it is
+
 # What an upper floor may hang into the observer: all pointers may be NULL. `context` is theirs.
 cdef struct Watch:
     void *context
-    # A SYN came on a known 4-tuple: does a new connection begin? Asked before the segment is applied.
+    # A segment with SYN, legal or not, came on a known 4-tuple: does a new connection begin? Asked before it is applied.
     bint (*splits)(void *context, Observer *o, row_t row, int side, const Segment *segment) noexcept nogil
-    # A segment was applied to its row; `before` are both states before it. Returns when the row's timer is due (ns), 0 for
-    # the observer's own time-out.
+    # A segment was applied to its row. Returns when the row's timer is due (ns), 0 for the observer's own time-out, or
+    # KEEP_TIMER (not after V_NEW).
     ns_t (*seen)(
         void *context, Observer *o, row_t row, int side, const Segment *segment, uint16_t verdict
     ) noexcept nogil
-    # The row's timer is due: 0 ends the connection, another time (ns) is the next look.
+    # The row's timer is due: 0 ends the connection, another time (ns) is the next look. Also asked, so that it can be exact
+    # to the nanosecond, when a segment of the row comes in the last tick before.
     ns_t (*due)(void *context, Observer *o, row_t row, ns_t now_ns) noexcept nogil
     # The connection is over; its row is freed after this call. `event` is the Event that ended it.
     void (*ended)(void *context, Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil
@@ -57,6 +65,7 @@ cdef struct Tallies:                # of the whole table; columns of fasttcp.Con
     uint64_t suspect
     uint64_t late
     uint64_t stray
+    uint64_t damaged                # V_VOID
     uint64_t full                   # segments without a row because the table was full
     uint64_t evicted
     uint64_t missed_bytes           # acknowledged or jumped over, never captured
@@ -68,6 +77,10 @@ cdef struct Observer:
     tick_t   timeout[256]           # ticks of silence by state[0] * 16 + state[1], until a row is given up
     uint8_t  pick_up                # 0: handshakes only; 1: any ACK opens a row; 2: anything does
     uint8_t  evict                  # when full: make room by the stated order
+    bint     any_rst                # a RST is believed wherever it stands (profile: observer_rst_in_window off)
+    bint     any_isn                # a SYN with another number begins anew before it is answered (observer_reuse = "isn")
+    uint32_t void_info              # INFO_... bits that make a segment worthless
+    ns_t     twin_ns                # an equal segment within this time is the same one, captured twice; 0: never
 
 cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcept nogil
 cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil
@@ -75,3 +88,4 @@ cdef size_t observer_advance(Observer *o, ns_t now_ns, size_t budget) noexcept n
 cdef void observer_end(Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil
 cdef bint observer_expired(Observer *o, row_t row) noexcept nogil          # its time is up: it is gone now
 cdef bint observer_over(Observer *o, row_t row) noexcept nogil
+cdef void observer_set_originator(Observer *o, row_t row, int side) noexcept nogil

@@ -24,6 +24,7 @@ from fasttcp.core.store cimport (
 
 cdef enum:
     RING = 64                   # keys between their hash and their use: more than 2 * BATCH
+    WORTHLESS = V_VOID | V_ILLEGAL
     NO_SHIFT = 15               # in the shift bits of a side whose SYN carried no window scale option
     MAX_SHIFT = 14              # RFC 7323 section 2.3
     DUE_BATCH = 32
@@ -31,7 +32,7 @@ cdef enum:
     # A full table lets go of the oldest TIME_WAIT first, then the oldest half-open, then the oldest closing connection;
     # never of an established one.
     SACRIFICE = 1 << EVICT_TIME_WAIT | 1 << EVICT_HALF_OPEN | 1 << EVICT_CLOSING
-    TWIN_NS = 2000000           # 2 ms: no retransmission comes sooner (the shortest RTO is 200 ms), a second tap's copy does
+    ASTRAY = 1 << 20            # bytes beyond the window that an ACK may cover because the capture has holes
 
 
 # ---- small readings of a row -----------------------------------------------------------------------------------------
@@ -64,6 +65,13 @@ cdef bint observer_over(Observer *o, row_t row) noexcept nogil:
     cdef const Row *r = &o.engine.table.rows[row]
     cdef bint first = r.state[0] == S_CLOSED or r.state[0] == S_TIME_WAIT
     return first and (r.state[1] == S_CLOSED or r.state[1] == S_TIME_WAIT)
+
+
+cdef void observer_set_originator(Observer *o, row_t row, int side) noexcept nogil:
+    if side:
+        o.engine.table.rows[row].flags |= ROW_SIDE_1_OPENED
+    else:
+        o.engine.table.rows[row].flags &= ~<uint16_t>ROW_SIDE_1_OPENED
 
 
 cdef inline void count_packet(Observer *o, row_t row, int side, uint32_t payload) noexcept nogil:
@@ -122,12 +130,19 @@ cdef void fall_due(Observer *o, row_t row) noexcept nogil:
 
 cdef bint observer_expired(Observer *o, row_t row) noexcept nogil:
     """Whether the row's time is up, only the wheel has not come round to it: then it is gone now."""
-    cdef Table *t = &o.engine.table
-    if not store_overdue(t, row):
-        return False
-    store_disarm(t, row)
+    return store_overdue(&o.engine.table, row) and expire(o, row)
+
+
+cdef bint expire(Observer *o, row_t row) noexcept nogil:
+    """Ask at once what the row's timer would ask. Whether it is gone."""
+    store_disarm(&o.engine.table, row)
     fall_due(o, row)
-    return not store_in_use(t, row)
+    return not store_in_use(&o.engine.table, row)
+
+
+cdef inline bint nearly_due(const Table *t, row_t row) noexcept nogil:
+    """A timer is rounded up to the next tick: its very time may have passed already."""
+    return <int32_t>(t.rows[row].deadline - <tick_t>t.now_tick) <= 1
 
 
 cdef size_t observer_advance(Observer *o, ns_t now_ns, size_t budget) noexcept nogil:
@@ -148,15 +163,14 @@ cdef size_t observer_advance(Observer *o, ns_t now_ns, size_t budget) noexcept n
 # ---- the beginning of a connection -----------------------------------------------------------------------------------
 
 cdef row_t begin(Observer *o, const Key *key, const Segment *segment, uint16_t *verdict) noexcept nogil:
-    """A row for the first segment of a connection, in the states that this segment proves. NO_ROW: there is none."""
+    """A row for the first segment of a connection, in no state yet. NO_ROW: there is none."""
     cdef Table *t = &o.engine.table
-    cdef int s = key.side, r = 1 - key.side
-    cdef bint handshake = (segment.flags & (SYN | RST | FIN)) == SYN
+    cdef uint16_t flags = segment.flags & (SYN | RST | FIN | ACK)
+    cdef bint handshake = (flags & (SYN | RST | FIN)) == SYN
     cdef row_t row = NO_ROW
     cdef Row *line
-    cdef Observed *cold
     cdef int answer
-    if not handshake and (o.pick_up == 0 or (o.pick_up == 1 and (segment.flags & (SYN | RST | ACK)) != ACK)):
+    if o.pick_up < 2 and not handshake and (o.pick_up == 0 or flags & (SYN | RST) or not flags & ACK):
         o.tallies.stray += 1
         verdict[0] |= V_STRAY
         return NO_ROW
@@ -175,40 +189,49 @@ cdef row_t begin(Observer *o, const Key *key, const Segment *segment, uint16_t *
     o.tallies.connections += 1
     verdict[0] |= V_NEW | V_CHANGED
     line = &t.rows[row]
+    line.flags |= ROW_BLANK
     line.last_ns = segment.time_ns
-    cold = observed(o, row)
-    cold.head.first_ns = segment.time_ns
-    cold.isn[s] = segment.seq
-    cold.isn[r] = segment.ack - 1 if segment.flags & ACK else 0
-    line.seat.half[s].snd_nxt = segment.seq
-    line.seat.half[r].snd_nxt = segment.ack if segment.flags & ACK else 0
-    line.seat.half[s].rcv_nxt = line.seat.half[r].snd_nxt
-    line.seat.half[r].rcv_nxt = segment.seq
+    observed(o, row).head.first_ns = segment.time_ns
     if not handshake:
         o.tallies.partial += 1
         verdict[0] |= V_PARTIAL
         line.flags |= ROW_PARTIAL
-        if s == 1:
-            line.flags |= ROW_SIDE_1_OPENED
-        if (segment.flags & (SYN | RST | ACK)) == ACK:
-            fire(&o.engine, row, 0, E_PICKED_UP, segment, segment.time_ns)
-            fire(&o.engine, row, 1, E_PICKED_UP, segment, segment.time_ns)
-        return row
+    if key.side == 1:
+        line.flags |= ROW_SIDE_1_OPENED
+    return row
+
+
+cdef void enter(Observer *o, row_t row, int s, const Segment *segment) noexcept nogil:
+    """The first segment that means something, a SYN, a SYN+ACK or an ACK, brings a blank row into the states it proves."""
+    cdef Row *line = &o.engine.table.rows[row]
+    cdef Observed *cold = observed(o, row)
+    cdef int r = 1 - s
+    cdef seq_t ack = segment.ack if segment.flags & ACK else 0
+    line.flags &= ~<uint16_t>(ROW_BLANK | ROW_PARTIAL)
+    cold.isn[s] = segment.seq
+    cold.isn[r] = ack - 1
+    line.seat.half[s].snd_nxt = segment.seq
+    line.seat.half[r].snd_nxt = ack
+    line.seat.half[s].rcv_nxt = ack
+    line.seat.half[r].rcv_nxt = segment.seq
+    if not segment.flags & SYN:
+        cold.isn[s] = segment.seq - 1               # right if this is the third segment and the SYN comes late
+        line.flags |= ROW_PARTIAL
+        fire(&o.engine, row, 0, E_PICKED_UP, segment, segment.time_ns)
+        fire(&o.engine, row, 1, E_PICKED_UP, segment, segment.time_ns)
+        return
     learn_syn(line, s, segment)
     if segment.flags & ACK:                         # SYN+ACK: its sender is the responder (case 53)
-        if r == 1:
-            line.flags |= ROW_SIDE_1_OPENED
+        observer_set_originator(o, row, r)
         fire(&o.engine, row, r, E_OPEN_ACTIVE, segment, segment.time_ns)
         fire(&o.engine, row, s, E_OPEN_PASSIVE, segment, segment.time_ns)
         fire(&o.engine, row, s, E_RCV_SYN, segment, segment.time_ns)
         fire(&o.engine, row, r, E_RCV_SYN_ACK, segment, segment.time_ns)
     else:
-        if s == 1:
-            line.flags |= ROW_SIDE_1_OPENED
+        observer_set_originator(o, row, s)
         fire(&o.engine, row, s, E_OPEN_ACTIVE, segment, segment.time_ns)
         fire(&o.engine, row, r, E_OPEN_PASSIVE, segment, segment.time_ns)
         fire(&o.engine, row, r, E_RCV_SYN, segment, segment.time_ns)
-    return row
 
 
 cdef void learn_syn(Row *line, int side, const Segment *segment) noexcept nogil:
@@ -233,8 +256,13 @@ cdef uint16_t see_rst(Observer *o, row_t row, int s, const Segment *segment) noe
     cdef bint believed
     if line.state[0] == S_CLOSED and line.state[1] == S_CLOSED:
         return V_RETRANSMITTED
-    if line.state[r] == S_SYN_SENT:                 # only an ACK of its SYN convinces it (cases 5 and 6)
-        believed = (segment.flags & ACK) != 0 and segment.ack == receiver.snd_nxt
+    if o.any_rst:
+        believed = True
+    elif line.state[r] == S_SYN_SENT:               # only an ACK of its SYN convinces it (cases 5 and 6)
+        believed = (
+            (segment.flags & ACK) != 0
+            and seq_lt(observed(o, row).isn[r], segment.ack) and seq_le(segment.ack, receiver.snd_nxt)
+        )
     elif line.state[s] == S_SYN_SENT and not syn_seen(line, r):
         believed = segment.seq == sender.snd_nxt    # it backs out of its own opening
     else:
@@ -262,8 +290,8 @@ cdef uint16_t see_syn(Observer *o, row_t row, int s, const Segment *segment) noe
     cdef Row *line = &o.engine.table.rows[row]
     cdef Observed *cold = observed(o, row)
     cdef int r = 1 - s
-    if segment.seq == cold.isn[s] and not line.flags & ROW_PARTIAL:
-        if not syn_seen(line, s):                   # it was overtaken by its own SYN+ACK (case 53)
+    if segment.seq == cold.isn[s]:
+        if not syn_seen(line, s):                   # it was overtaken by the SYN+ACK, or by its own ACK (case 53)
             learn_syn_late(line, s, segment)
             return 0
         return V_RETRANSMITTED
@@ -346,54 +374,63 @@ cdef inline uint16_t see_ack(Observer *o, row_t row, int s, const Segment *segme
     cdef int32_t fresh
     cdef uint16_t verdict = 0
     cdef uint8_t state
+    cdef bint closes
 
     # The ACK part: what does it say of the receiver's half?
     if beyond > 0:
-        if <uint32_t>beyond > window_of(line, s) + (1 << 20):
-            return V_SUSPECT
-        o.tallies.missed_bytes += beyond            # acknowledged, never captured (case 55)
-        receiver.snd_nxt = segment.ack
-        verdict |= V_GAP
+        if <uint32_t>beyond > window_of(line, s) + ASTRAY and segment.seq != sender.snd_nxt:
+            verdict |= V_SUSPECT                    # nobody could have sent that much; its data are judged by themselves
+            beyond = -1
+        else:
+            o.tallies.missed_bytes += beyond        # acknowledged, never captured (case 55)
+            receiver.snd_nxt = segment.ack
+            verdict |= V_GAP
     state = line.state[r]
     if beyond >= 0 and (state == S_FIN_WAIT_1 or state == S_CLOSING or state == S_LAST_ACK):
         actions[0] |= fire(&o.engine, row, r, E_RCV_ACK_OF_FIN, segment, segment.time_ns)
         verdict |= V_CHANGED
-    if seq_lt(sender.rcv_nxt, segment.ack):
+    if seq_lt(sender.rcv_nxt, segment.ack) and not verdict & V_SUSPECT:
         sender.rcv_nxt = segment.ack
 
     # The data part.
-    if end != segment.seq:
-        fresh = <int32_t>(end - sender.snd_nxt)
-        if fresh <= 0:
-            verdict |= V_RETRANSMITTED
-            if segment.flags & FIN and line.state[r] == S_TIME_WAIT:
-                actions[0] |= fire(&o.engine, row, r, E_RCV_FIN_AGAIN, segment, segment.time_ns)
-            return verdict
+    if end == segment.seq:
+        return verdict
+    fresh = <int32_t>(end - sender.snd_nxt)
+    closes = segment.flags & FIN and (
+        line.state[s] == S_ESTABLISHED or line.state[s] == S_CLOSE_WAIT or line.state[s] == S_SYN_RCVD
+    )
+    if fresh > 0:
         if <uint32_t>fresh > end - segment.seq:     # the segment before it was not seen
             o.tallies.missed_bytes += <uint32_t>fresh - (end - segment.seq)
             verdict |= V_GAP
         sender.snd_nxt = end
+    elif fresh < 0 or not closes:                   # a FIN that was acknowledged before it was seen is the exception
+        verdict |= V_RETRANSMITTED
+        if segment.flags & FIN and line.state[r] == S_TIME_WAIT:
+            actions[0] |= fire(&o.engine, row, r, E_RCV_FIN_AGAIN, segment, segment.time_ns)
+        return verdict
+    if not segment.flags & FIN:
+        return verdict
 
     # The FIN: the sender's CLOSE, and RCV_FIN at the other end.
-    if segment.flags & FIN:
-        state = line.state[s]
-        if state == S_CLOSE_WAIT and seq_lt(segment.ack, receiver.snd_nxt):
-            fire(&o.engine, row, s, E_CROSSED_FIN, segment, segment.time_ns)
-        elif state == S_SYN_RCVD or state == S_ESTABLISHED or state == S_CLOSE_WAIT:
-            fire(&o.engine, row, s, E_CLOSE, segment, segment.time_ns)
-        else:
-            return verdict | V_SUSPECT
-        state = line.state[r]
-        if state == S_ESTABLISHED or state == S_FIN_WAIT_1 or state == S_FIN_WAIT_2:
-            actions[0] |= fire(&o.engine, row, r, E_RCV_FIN, segment, segment.time_ns)
-        verdict |= V_CHANGED
-    return verdict
+    if not closes:
+        return verdict | V_SUSPECT
+    if line.state[s] == S_CLOSE_WAIT and seq_lt(segment.ack, receiver.snd_nxt):
+        fire(&o.engine, row, s, E_CROSSED_FIN, segment, segment.time_ns)
+    else:
+        fire(&o.engine, row, s, E_CLOSE, segment, segment.time_ns)
+    state = line.state[r]
+    if state == S_ESTABLISHED or state == S_FIN_WAIT_1 or state == S_FIN_WAIT_2:
+        actions[0] |= fire(&o.engine, row, r, E_RCV_FIN, segment, segment.time_ns)
+    if seq_le(end, receiver.rcv_nxt):
+        actions[0] |= fire(&o.engine, row, s, E_RCV_ACK_OF_FIN, segment, segment.time_ns)
+    return verdict | V_CHANGED
 
 
-cdef inline bint is_twin(const Row *line, int s, const Segment *segment) noexcept nogil:
+cdef inline bint is_twin(const Observer *o, const Row *line, int s, const Segment *segment) noexcept nogil:
     """The same packet once more, from a second tap (case 62): nothing differs and no host could have repeated it so soon."""
     return (
-        segment.time_ns - line.last_ns < TWIN_NS
+        segment.time_ns - line.last_ns < o.twin_ns
         and segment.window == line.seat.half[s].window
         and (not segment.flags & ACK or segment.ack == line.seat.half[s].rcv_nxt)
         and segment.seq + segment.payload + (segment.flags & FIN) + ((segment.flags & SYN) >> 1)
@@ -411,7 +448,7 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
     cdef uint16_t verdict = 0
     cdef uint16_t flags = segment.flags & (SYN | RST | FIN | ACK)
     cdef uint32_t actions = 0
-    cdef bint illegal, known
+    cdef bint known, entered
     cdef ns_t deadline
 
     o.tallies.segments += 1
@@ -421,51 +458,54 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
     if segment.time_ns < t.now_ns:
         verdict |= V_LATE                           # time never goes back inside a table (case 61)
         o.tallies.late += 1
-    # RFC 9293 section 3.10.7: without ACK only a SYN or a RST means anything.
-    illegal = (flags & SYN and flags & (RST | FIN)) or not flags & (SYN | RST | ACK)
+    if segment.info & o.void_info:
+        verdict |= V_VOID
+        o.tallies.damaged += 1
+    elif is_illegal(flags):
+        verdict |= V_ILLEGAL
+        o.tallies.illegal += 1
 
     known = store_find(t, key, &row)
-    if known and store_overdue(t, row):
-        known = not observer_expired(o, row)
-    if known and flags & SYN and not illegal and begins_anew(o, row, s, segment):
+    if known and (store_overdue(t, row) or o.watch.due != NULL and nearly_due(t, row)):
+        known = not expire(o, row)
+    if known and flags & SYN and begins_anew(o, row, s, segment, verdict):
         observer_end(o, row, E_REPLACED, t.now_ns)
         o.tallies.replaced += 1
         verdict |= V_REPLACED
         known = False
     if not known:
-        if illegal and o.pick_up < 2:
-            row = NO_ROW
-        else:
-            row = begin(o, key, segment, &verdict)
+        row = begin(o, key, segment, &verdict) if o.pick_up == 2 or not verdict & WORTHLESS else NO_ROW
         if row == NO_ROW:
-            if illegal:
-                o.tallies.illegal += 1
-                verdict |= V_ILLEGAL
             out.row = NO_ROW
             out.flags = verdict
             out.state[0] = out.state[1] = S_CLOSED
             return
     line = &t.rows[row]
 
-    if illegal:
-        verdict |= V_ILLEGAL
-        o.tallies.illegal += 1
+    if verdict & WORTHLESS:
+        pass
+    elif line.flags & ROW_BLANK and flags & RST:
+        verdict |= V_STRAY
+        o.tallies.stray += 1
     elif flags & RST:
         verdict |= see_rst(o, row, s, segment)
-    elif flags & SYN:
-        if not verdict & V_NEW:
-            verdict |= see_syn_ack(o, row, s, segment) if flags & ACK else see_syn(o, row, s, segment)
     else:
-        if opening(line.state[0]) or opening(line.state[1]):
-            if infer_handshake(o, row, s, segment):
-                verdict |= V_CHANGED | see_ack(o, row, s, segment, &actions)
-            else:
-                verdict |= V_SUSPECT
-        else:
+        entered = (line.flags & ROW_BLANK) != 0
+        if entered:
+            enter(o, row, s, segment)
+            verdict |= V_CHANGED
+        if flags & SYN:
+            if not entered:
+                verdict |= see_syn_ack(o, row, s, segment) if flags & ACK else see_syn(o, row, s, segment)
+        elif not opening(line.state[0]) and not opening(line.state[1]):
             verdict |= see_ack(o, row, s, segment, &actions)
+        elif infer_handshake(o, row, s, segment):
+            verdict |= V_CHANGED | see_ack(o, row, s, segment, &actions)
+        else:
+            verdict |= V_SUSPECT
 
     if verdict & V_RETRANSMITTED:
-        if is_twin(line, s, segment):
+        if is_twin(o, line, s, segment):
             verdict ^= V_RETRANSMITTED | V_DUPLICATE
             o.tallies.duplicates += 1
         else:
@@ -473,11 +513,12 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
             observed(o, row).retransmitted[s] += 1
     if verdict & V_SUSPECT:
         o.tallies.suspect += 1
-    elif not illegal:
+    elif not verdict & WORTHLESS:
         line.seat.half[s].window = segment.window
-    count_packet(o, row, s, segment.payload)
-    if segment.time_ns > line.last_ns:
-        line.last_ns = segment.time_ns
+    if not verdict & V_VOID:
+        count_packet(o, row, s, segment.payload)
+        if segment.time_ns > line.last_ns:
+            line.last_ns = segment.time_ns
 
     out.row = row
     out.flags = verdict
@@ -486,7 +527,8 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
     if o.watch.seen != NULL:
         deadline = o.watch.seen(o.watch.context, o, row, s, segment, verdict)
         if deadline != 0:
-            store_arm_ns(t, row, deadline)
+            if deadline != KEEP_TIMER:
+                store_arm_ns(t, row, deadline)
             return
     if line.state[0] == S_TIME_WAIT or line.state[1] == S_TIME_WAIT:
         if actions & A_START_2MSL:                  # nothing else moves the end of the wait
@@ -495,11 +537,22 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
         arm(o, row)                                 # silence counts; after a reset only the reset itself does
 
 
-cdef bint begins_anew(Observer *o, row_t row, int s, const Segment *segment) noexcept nogil:
-    """Does a SYN or SYN+ACK on a known 4-tuple belong to a new connection?"""
+cdef inline bint is_illegal(uint16_t flags) noexcept nogil:
+    """No stack sends it: two of SYN, RST and FIN together, or none of SYN, RST and ACK (RFC 9293 section 3.10.7)."""
+    if flags & SYN:
+        return flags & (RST | FIN) != 0
+    return flags & (RST | FIN) == RST | FIN or not flags & (RST | ACK)
+
+
+cdef bint begins_anew(Observer *o, row_t row, int s, const Segment *segment, uint16_t verdict) noexcept nogil:
+    """Does a segment with SYN on a known 4-tuple belong to a new connection?"""
     cdef const Row *line = &o.engine.table.rows[row]
     if o.watch.splits != NULL:
         return o.watch.splits(o.watch.context, o, row, s, segment)
+    if verdict & WORTHLESS:
+        return False
+    if o.any_isn and not segment.flags & ACK and syn_seen(line, s):
+        return segment.seq != observed(o, row).isn[s]
     if observer_over(o, row):
         return segment.seq != observed(o, row).isn[s]               # case 51; the same SYN again is case 50
     return (                                                        # case 52

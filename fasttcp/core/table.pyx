@@ -16,7 +16,7 @@ from libc.string cimport memcpy, memset
 from fasttcp.core.address cimport parse_address, parse_number
 from fasttcp.core.columns cimport OBSERVER_COLUMNS
 from fasttcp.core.hash cimport Key, key_observed
-from fasttcp.core.layout cimport NO_ROW, Observed, Row, Segment, ns_t, row_t
+from fasttcp.core.layout cimport INFO_BAD_CHECKSUM, INFO_BAD_HEADER, NO_ROW, Observed, Row, Segment, ns_t, row_t
 from fasttcp.core.observer cimport (
     Observer, Verdict, observe, observe_batch, observer_advance, observer_expired,
 )
@@ -199,6 +199,10 @@ cdef int open_table(
         raise
     observer.evict = on_full == "evict"
     observer.pick_up = 1 if profile.nf_conntrack_tcp_loose else 0
+    observer.any_rst = not profile.observer_rst_in_window
+    observer.any_isn = profile.observer_reuse == "isn"
+    observer.void_info = INFO_BAD_HEADER | (0 if profile.ignore_checksums else INFO_BAD_CHECKSUM)
+    observer.twin_ns = profile.observer_duplicate_window_ns or 0
     for i in range(256):
         observer.timeout[i] = ticks[i]
     self.keep_ended = bool(keep_ended)

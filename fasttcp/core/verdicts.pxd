@@ -13,3 +13,4 @@ cdef enum:
     V_CHANGED = 0x0200
     V_FULL = 0x0400
     V_STRAY = 0x0800
+    V_VOID = 0x1000

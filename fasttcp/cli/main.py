@@ -1,0 +1,66 @@
+"""The command `fasttcp`: one verb, one file. This file knows no more of a verb than its name and its file.
+
+A verb's file has `SUMMARY`, `add_arguments(parser)` and `run(args) -> exit status`, and imports what it works with inside
+`run`, so that `fasttcp --help` is as fast as Python starts. Whatever a user can do wrong ends in one line on stderr.
+
+Exit status: 0; 1 when there was nothing that could be read; 2 for wrong arguments; 130 after Ctrl-C; 141 is what a shell
+shows for a program that wrote into a closed pipe, but `fasttcp track ... | head` is fine and says nothing: 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+VERBS = ("track",)
+DESCRIPTION = "The state of TCP connections: out of captures, in tables, under load."
+
+
+class _Version(argparse.Action):
+    """Reads the version when it is asked for: it costs more than all the rest of the start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            number = version("fasttcp")
+        except PackageNotFoundError:
+            number = "(not installed)"
+        print(f"fasttcp {number}")
+        parser.exit()
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fasttcp", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name in VERBS:
+        module = importlib.import_module(f"fasttcp.cli.{name}")
+        verb = verbs.add_parser(
+            name, help=module.SUMMARY, description=module.__doc__, allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        module.add_arguments(verb)
+        verb.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments (default: the process's); the exit status."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    args = _parser(arguments).parse_args(arguments)
+    try:
+        status = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has enough of it. Python would flush again at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return int(status)

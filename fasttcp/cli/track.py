@@ -1,0 +1,205 @@
+"""Shows every TCP connection of a capture: both ends' states, packets, bytes, duration, history.
+
+FILE is a pcap or pcapng file, plain or compressed (gzip, xz, zstd), a directory of them, or - for standard input. Several
+are read as one stream, in the order of their times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fasttcp.observe.track import Track
+
+SUMMARY = "show every TCP connection of a capture"
+FORMATS = ("table", "zeek", "json", "csv")
+PROGRESS_SECONDS = 0.2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", metavar="FILE", nargs="+", help="captures, directories of captures, or -")
+    parser.add_argument("--format", choices=FORMATS, help="how to write connections (default: table)")
+    parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
+    parser.add_argument("--fields", metavar="NAME,...", help="which fields, in which order; 'help' lists them")
+    parser.add_argument(
+        "--profile", default="zeek", choices=("zeek", "linux", "bsd", "rfc9293"),
+        help="whose rules end a connection: Zeek's, or nf_conntrack's time-outs (default: zeek)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--checksums", choices=("validate", "ignore"), default="validate",
+        help="a segment with a wrong TCP checksum counts for nothing, or like any other (default: validate)",
+    )  # fmt: skip
+    parser.add_argument("--no-tunnels", action="store_true", help="do not look into tunnels")
+    parser.add_argument(
+        "--max-connections", type=_count, default=1 << 22, metavar="N",
+        help="live connections that are kept; beyond, the oldest closing ones go first (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--follow", action="store_true", help="the file still grows: go on until Ctrl-C")
+    parser.add_argument("--no-summary", action="store_true", help="connections only")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.fields == "help":
+        return _list_fields()
+    from fasttcp.errors import FastTCPError
+    from fasttcp.observe.track import track
+
+    began = time.perf_counter()
+    try:
+        followed = track(
+            args.files if len(args.files) > 1 else args.files[0], profile=args.profile, checksums=args.checksums,
+            tunnels=not args.no_tunnels, max_connections=args.max_connections, follow=args.follow,
+        )  # fmt: skip
+        pieces = followed.lines(args.format or "table", args.fields.split(",") if args.fields else None)
+        _write(next(pieces, b""))  # wrong fields are found here
+    except (OSError, FastTCPError, ValueError) as failure:
+        return _fail(failure)
+    status = _read(followed, pieces, args)
+    _tell_problems(followed)
+    if not args.no_summary:
+        # Behind a table it is part of what was asked for; a log is for programs, and nothing may stand behind it.
+        stream = sys.stdout if args.format in (None, "table") else sys.stderr
+        print(_summary(followed, time.perf_counter() - began), end="", file=stream)
+    if status == 0 and followed.packets == 0 and (followed.damages or followed.failures):
+        return 1
+    return status
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _read(followed: Track, pieces: Any, args: argparse.Namespace) -> int:
+    from fasttcp.errors import FastTCPError
+
+    progress = _Progress(followed)
+    try:
+        for piece in pieces:
+            progress.clear()
+            _write(piece)
+            progress.show()
+    except KeyboardInterrupt:
+        progress.clear()
+        followed.finish()
+        _write(followed.tracker.write(args.format or "table", args.fields.split(",") if args.fields else None))
+        print("fasttcp: stopped; what is above was known by then", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        raise
+    except (OSError, FastTCPError, MemoryError) as failure:
+        progress.clear()
+        return _fail(failure)
+    finally:
+        progress.clear()
+    return 0
+
+
+def _write(piece: bytes) -> None:
+    sys.stdout.buffer.write(piece)
+
+
+class _Progress:
+    """One line on stderr that is written over, if that is a terminal and the output goes elsewhere."""
+
+    def __init__(self, followed: Track) -> None:
+        self.followed = followed
+        self.wanted = sys.stderr.isatty() and not sys.stdout.isatty()
+        self.shown = 0
+        self.last = time.monotonic()
+
+    def show(self) -> None:
+        reader = self.followed.reader
+        if not self.wanted or reader is None or time.monotonic() - self.last < PROGRESS_SECONDS:
+            return
+        self.last = time.monotonic()
+        part = f" {100 * reader.offset // max(reader.size, 1)} %" if reader.size else ""
+        line = f"{reader.name}:{part} {self.followed.packets:,} packets, {len(self.followed.tracker.table):,} live connections"
+        width = os.get_terminal_size(sys.stderr.fileno()).columns - 1
+        self.clear()
+        print(line[:width], end="\r", file=sys.stderr, flush=True)
+        self.shown = min(len(line), width)
+
+    def clear(self) -> None:
+        if self.shown:
+            print(" " * self.shown, end="\r", file=sys.stderr, flush=True)
+            self.shown = 0
+
+
+# ---- messages --------------------------------------------------------------------------------------------------------
+
+
+def _fail(failure: Exception) -> int:
+    print(f"fasttcp: {_text(failure)}", file=sys.stderr)
+    return 1
+
+
+def _text(failure: Exception) -> str:
+    if isinstance(failure, OSError) and failure.strerror:
+        where = f"{failure.filename}: " if failure.filename else ""
+        return f"{where}{failure.strerror}"
+    return str(failure) or type(failure).__name__
+
+
+def _tell_problems(followed: Track) -> None:
+    for failure in followed.failures:
+        print(f"fasttcp: {_text(failure)}", file=sys.stderr)
+    for damage in followed.damages:
+        print(f"fasttcp: {damage}", file=sys.stderr)
+    offloading = [host for host, wrong, right in followed.tracker.wrong_checksums() if wrong > right]
+    if offloading:
+        print(
+            f"fasttcp: most TCP checksums of {', '.join(offloading[:3])}{' and others' if len(offloading) > 3 else ''} are "
+            "wrong, as its network card would have filled them in later; its segments were not looked at: "
+            "use --checksums ignore",
+            file=sys.stderr,
+        )
+
+
+def _summary(followed: Track, seconds: float) -> str:
+    tallies = followed.tallies()
+    counters = followed.counters()
+    ends = {word: n for word, n in followed.tracker.ends().items() if n}
+    states = {state.name: n for state, n in followed.states().items() if n}
+    packets = counters["packets"]
+    others = {
+        name.replace("_", " "): n for name, n in counters.items()
+        if n and name not in ("packets", "segments", "tunnelled", "reassembled", "reassembly_pending", "fragment_held")
+    }
+    lines = [
+        "",
+        f"connections      {sum(ends.values()):,}" + _listed(ends, before=": "),
+        f"ends by state    {_listed(states) or 'none'}",
+        f"retransmissions  {tallies['retransmitted']:,}" + (
+            f", and {tallies['duplicates']:,} captured twice" if tallies["duplicates"] else ""),
+        f"illegal          {tallies['illegal']:,} segments; {tallies['suspect']:,} doubtful, {tallies['damaged']:,} damaged, "
+        f"{tallies['late']:,} out of time order",
+        f"missed           {tallies['gap_bytes']:,} bytes",
+    ]
+    if tallies["evicted"] or tallies["full"]:
+        lines.append(f"table full       {tallies['evicted']:,} connections had to go, {tallies['full']:,} segments had no row")
+    lines.append(f"packets          {packets:,}, {tallies['segments']:,} of them TCP" + _listed(others, before="; "))
+    lines.append(f"time             {seconds:.3f} s, {packets / max(seconds, 1e-9):,.0f} packets/s")
+    return "\n".join(lines) + "\n"
+
+
+def _listed(counts: dict[str, int], before: str = "") -> str:
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return before + ", ".join(f"{name} {n:,}" for name, n in ordered) if ordered else ""
+
+
+def _list_fields() -> int:
+    from fasttcp.observe.logs import FIELDS
+
+    for name, (kind, meaning) in FIELDS.items():
+        print(f"{name:15} {kind:11} {meaning}")
+    return 0
+
+
+def _count(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if not 1 <= number <= 1 << 31:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {1 << 31}")
+    return number
