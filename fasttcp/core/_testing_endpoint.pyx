@@ -208,7 +208,7 @@ cdef class Seat:
     def isn(self, bytes local, lport, bytes remote, rport):
         return initial_sequence(self.e, <const uint8_t *><char *>local, lport, <const uint8_t *><char *>remote, rport)
 
-    def preset_sequence(self, handle, iss):
+    def preset_sequence(self, handle, uint32_t iss):
         """Test only: let our half begin at `iss`, as if the generator had said so; before anything but the SYN was sent."""
         cdef row_t row = self.row(handle)
         cdef Row *r = &self.e.engine.table.rows[row]
