@@ -43,7 +43,7 @@ cdef class Seat:
     cdef Outcome out
 
     def __cinit__(self, profile, *, rows=64, seed=1, tick_ns=10_000_000, evict=False, output_limit=OUTPUT_LIMIT,
-                  auto_read=True, auto_accept=True, max_rows=None):
+                  auto_read=True, auto_accept=True, max_rows=None, trace=0):
         cdef uint64_t secret[4]
         cdef int i
         for i in range(4):
@@ -54,6 +54,7 @@ cdef class Seat:
         store_open(&self.e.engine.table, SEAT_ENDPOINT, rows, max_rows or rows, sizeof(EndpointCold), tick_ns, secret,
                    STORE_LAZY | (STORE_EVICT if evict else 0))
         endpoint_init(self.e, profile, &secret[2], output_limit)
+        trace_open(&self.e.engine.trace, trace)
         self.e.evict = evict
         self.e.auto_read = auto_read
         self.e.auto_accept = auto_accept
@@ -159,6 +160,16 @@ cdef class Seat:
         out = PyBytes_FromStringAndSize(NULL, many * sizeof(Segment))
         output_take(&self.e.output, <Segment *>PyBytes_AS_STRING(out), many)
         return out
+
+    def steps(self):
+        """(state, event) of each step on a row that the trace still holds, oldest first; emptied."""
+        cdef uint64_t at, written = self.e.engine.trace.written
+        cdef uint64_t kept = min(written, self.e.engine.trace.capacity)
+        found = [(self.e.engine.trace.steps[at & (self.e.engine.trace.capacity - 1)].state,
+                  self.e.engine.trace.steps[at & (self.e.engine.trace.capacity - 1)].event)
+                 for at in range(written - kept, written)]
+        self.e.engine.trace.written = 0
+        return found
 
     def __len__(self):
         return self.e.engine.table.used

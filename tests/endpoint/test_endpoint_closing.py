@@ -66,6 +66,14 @@ def test_case_26_a_bare_fin_beyond_a_hole_waits_and_is_answered():
     x.sends("A 1 ack 102")
 
 
+def test_case_26_what_a_peer_sends_beyond_its_fin_is_nobodys():
+    x = Exchange().established()
+    x.gets("A 301 ack 1 len 100")
+    x.gets("FA 101 ack 1")
+    result = x.gets("A 1 ack 1 len 100")
+    assert (result.delivered, x.state, x.rcv(), x.ahead) == (100, State.CLOSE_WAIT, 102, [])
+
+
 def test_case_26_a_fin_beyond_the_window_is_not_seen():
     x = Exchange(rcv_wnd=1000).established()
     assert x.gets("FA 1 ack 1 len 1000").after == State.ESTABLISHED
