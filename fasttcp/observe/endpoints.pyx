@@ -18,7 +18,7 @@ from fasttcp.core.layout cimport (
 )
 from fasttcp.core.names cimport S_ESTABLISHED
 from fasttcp.core.observer cimport (
-    KEEP_TIMER, V_CHANGED, V_LATE, V_NEW, V_VOID, Observer, observer_set_originator,
+    KEEP_TIMER, V_CHANGED, V_ILLEGAL, V_LATE, V_NEW, V_SUSPECT, V_VOID, Observer, observer_set_originator,
 )
 from fasttcp.core.store cimport store_cold
 from fasttcp.observe.page cimport (
@@ -433,12 +433,20 @@ cdef bint journal_splits(void *context, Observer *o, row_t row, int s, const Seg
 
 # ---- one segment -----------------------------------------------------------------------------------------------------
 
+cdef inline void add_ip_bytes(Journal *j, row_t row, int s, uint32_t n) noexcept nogil:
+    cdef Sender *side = &j.pages[row].side[s]
+    side.ip_bytes += n
+    if side.ip_bytes < n:
+        margin_of(j, row).ip_carry[s] += 1
+
+
 cdef ns_t journal_seen(
     void *context, Observer *o, row_t row, int s, const Segment *g, uint16_t verdict
 ) noexcept nogil:
     """A Watch.seen: write one segment into the page of its row."""
     cdef Journal *j = <Journal *>context
     cdef Page *p
+    cdef uint32_t number
     if row >= j.capacity and not journal_grow(j, row):
         return 0
     p = &j.pages[row]
@@ -451,8 +459,13 @@ cdef ns_t journal_seen(
             if sent_by_responder(j, g):
                 observer_set_originator(o, row, 1 - s)
                 add_letter(j, row, c"^")
-    if not verdict & V_VOID:
+    if not verdict & V_VOID and (j.zeek or not verdict & (V_SUSPECT | V_ILLEGAL)):
         note(j, o, row, s, g, verdict)
+    elif not verdict & V_VOID:                      # the observer did not believe it: it leaves a letter
+        number = g.seq - p.side[s].start
+        add_ip_bytes(j, row, s, g.ip_bytes)
+        if g.flags & (SYN | FIN | RST):
+            control_letters(j, row, s, g, number, is_originator(o, row, s))
     elif g.info & (INFO_BAD_CHECKSUM | INFO_BAD_HEADER) == INFO_BAD_CHECKSUM:
         add_counted(j, row, cased(c"C", is_originator(o, row, s)), &margin_of(j, row).bad_checksums[s])
     if not j.zeek:
@@ -469,7 +482,6 @@ cdef inline void note(
     cdef Sender *me = &p.side[s]
     cdef Sender *peer = &p.side[1 - s]
     cdef uint32_t length = g.payload + ((g.flags & SYN) >> 1) + (g.flags & FIN)
-    cdef uint32_t before
     cdef int64_t number, acked = 0
     cdef int32_t ahead
     cdef bint orig = is_originator(o, row, s)
@@ -507,10 +519,7 @@ cdef inline void note(
             p.flags |= P_OLD_TIME
         else:
             p.flags &= ~<uint16_t>P_OLD_TIME
-    before = me.ip_bytes
-    me.ip_bytes += g.ip_bytes
-    if me.ip_bytes < before:
-        margin_of(j, row).ip_carry[s] += 1
+    add_ip_bytes(j, row, s, g.ip_bytes)
 
     if g.flags & FIN:
         me.marks |= M_ENDS

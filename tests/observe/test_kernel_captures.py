@@ -44,8 +44,11 @@ def test_final_states_are_the_kernels(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if name != ONE_END])
 def test_packets_and_bytes_are_those_on_the_wire(name):
     account = json.loads((FOLDER / f"{name}.json").read_text())
-    connections = list(track(FOLDER / f"{name}.pcap", profile="linux"))
-    assert sum(each.orig_packets + each.resp_packets for each in connections) == account["packets"]
+    tracked = track(FOLDER / f"{name}.pcap", profile="linux")
+    connections = list(tracked)
+    counters = tracked.counters()
+    assert counters["packets"] == account["packets"]
+    assert sum(each.orig_packets + each.resp_packets for each in connections) == counters["segments"]
     if name in ("mid_stream", "data_lost_before_tap") or account["connections"] != 1:
         return
     only = connections[0]
