@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         TupleInUse,
         WrongThread,
     )
+    from fasttcp.observe.track import Track, track
+    from fasttcp.observe.tracker import Connection
     from fasttcp.profiles import (
         BSD,
         LINUX,
@@ -68,6 +70,8 @@ _HOMES = {
         "TupleInUse",
         "WrongThread",
     ),
+    "fasttcp.observe.track": ("Track", "track"),
+    "fasttcp.observe.tracker": ("Connection",),
     "fasttcp.profiles": ("BSD", "LINUX", "RFC9293", "ZEEK", "Profile", "profile"),
     "fasttcp.spec": ("TRANSITIONS", "Action", "Event", "State", "Transition", "transition"),
     "fasttcp.verdicts": ("Verdict",),
@@ -75,19 +79,22 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Action",
     "BSD",
+    "LINUX",
+    "RFC9293",
+    "SEGMENT_DTYPE",
+    "TRANSITIONS",
+    "ZEEK",
+    "Action",
     "CaptureError",
+    "Connection",
     "ConnectionTable",
     "Event",
     "FastTCPError",
     "InvariantError",
-    "LINUX",
     "PortsExhausted",
     "Profile",
     "ProfileError",
-    "RFC9293",
-    "SEGMENT_DTYPE",
     "Segment",
     "SegmentBatch",
     "SegmentError",
@@ -95,17 +102,17 @@ __all__ = [
     "StaleHandle",
     "State",
     "StateError",
-    "TRANSITIONS",
     "TableFull",
     "TraceStep",
+    "Track",
     "Transition",
     "TupleInUse",
     "Verdict",
     "WrongThread",
-    "ZEEK",
-    "profile",
-    "transition",
     "__version__",
+    "profile",
+    "track",
+    "transition",
 ]
 
 

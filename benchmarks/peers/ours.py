@@ -13,7 +13,6 @@ from time import perf_counter_ns
 import numpy as np
 
 from benchmarks.peers.machine import TICK_NS
-from benchmarks.peers.python_dict import anonymous_bytes
 from fasttcp.core.table import ConnectionTable
 
 SEGMENT = 80

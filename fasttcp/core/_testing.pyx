@@ -40,7 +40,8 @@ SLOTS, LONGEST_TIMEOUT = WHEEL_SLOTS, TIMEOUT_TICKS
 def tags(bytes bucket, int wanted):
     """(the form this machine uses, the portable form, the count) for the first 16 bytes of a bucket."""
     cdef Bucket b
-    assert len(bucket) == 16
+    if not (len(bucket) == 16):
+        raise AssertionError()
     memcpy(&b, <const char *>bucket, 16)
     # The processor's form wants the alignment that buckets have.
     cdef Bucket *aligned = <Bucket *>malloc(sizeof(Bucket))
@@ -94,7 +95,8 @@ def ticks(uint64_t since_epoch_ns, uint64_t tick_ns, bint up):
 
 
 cdef int _observed(Key *k, Segment *s, bytes src, int sport, bytes dst, int dport, const HashKey *h) except -1:
-    assert len(src) == len(dst) == 16
+    if not (len(src) == len(dst) == 16):
+        raise AssertionError()
     memset(s, 0, sizeof(Segment))
     memcpy(s.src, <const char *>src, 16)
     memcpy(s.dst, <const char *>dst, 16)
@@ -129,7 +131,8 @@ def endpoint(tuple secret, bytes local, int lport, bytes remote, int rport):
     cdef uint64_t words[4]
     cdef HashKey h
     cdef Key k
-    assert len(local) == len(remote) == 16
+    if not (len(local) == len(remote) == 16):
+        raise AssertionError()
     for i in range(4):
         words[i] = secret[i]
     hash_expand(&h, words)
@@ -156,11 +159,13 @@ cdef class Memory:
         block_close(&self.b)
 
     def write(self, size_t at, bytes data):
-        assert at + len(data) <= self.b.usable
+        if not (at + len(data) <= self.b.usable):
+            raise AssertionError()
         memcpy(self.b.base + at, <const char *>data, len(data))
 
     def read(self, size_t at, size_t n):
-        assert at + n <= self.b.usable
+        if not (at + n <= self.b.usable):
+            raise AssertionError()
         return self.b.base[at:at + n]
 
     @property
@@ -202,7 +207,8 @@ cdef class Store:
         return 0
 
     cdef row_t used(self, row) except? 0xFFFFFFFF:
-        assert self.is_open and 0 <= row < self.t.high and store_in_use(&self.t, row), f"row {row} is not in use"
+        if not (self.is_open and 0 <= row < self.t.high and store_in_use(&self.t, row)):
+            raise AssertionError(f"row {row} is not in use")
         return row
 
     def find(self, tuple name, bint staged=False):
@@ -220,7 +226,8 @@ cdef class Store:
         cdef Key k
         cdef Segment s
         cdef row_t row
-        assert hint < self.t.high
+        if not (hint < self.t.high):
+            raise AssertionError()
         self.key(&k, &s, name)
         k.hint = hint
         return row if store_find(&self.t, &k, &row) else None
@@ -232,7 +239,8 @@ cdef class Store:
         cdef row_t row
         cdef int answer
         self.key(&k, &s, name)
-        assert not store_find(&self.t, &k, &row), "already there"
+        if not (not store_find(&self.t, &k, &row)):
+            raise AssertionError("already there")
         answer = store_insert(&self.t, &k, now_ns, &row)
         return row if answer == STORE_OK else -answer
 
@@ -313,7 +321,8 @@ cdef class Store:
             memcpy(other.t.rows, self.t.rows, n * sizeof(Row))
             memcpy(other.t.cold, self.t.cold, n * self.t.cold_stride)
             if n and self.t.addr6_block.usable:
-                assert store_grow_addr6(&other.t, <row_t>(n - 1)) == STORE_OK
+                if not (store_grow_addr6(&other.t, <row_t>(n - 1)) == STORE_OK):
+                    raise AssertionError()
                 memcpy(other.t.addr6, self.t.addr6, min(n * 32, self.t.addr6_block.usable))
         store_rebuild(&other.t, n, self.t.free, self.t.epoch_ns, self.t.now_ns, self.t.wheel.skipped)
         return other

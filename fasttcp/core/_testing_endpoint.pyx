@@ -43,7 +43,7 @@ cdef class Seat:
     cdef Outcome out
 
     def __cinit__(self, profile, *, rows=64, seed=1, tick_ns=10_000_000, evict=False, output_limit=OUTPUT_LIMIT,
-                  auto_read=True, auto_accept=True, max_rows=None):
+                  auto_read=True, auto_accept=True, max_rows=None, trace=0):
         cdef uint64_t secret[4]
         cdef int i
         for i in range(4):
@@ -54,6 +54,7 @@ cdef class Seat:
         store_open(&self.e.engine.table, SEAT_ENDPOINT, rows, max_rows or rows, sizeof(EndpointCold), tick_ns, secret,
                    STORE_LAZY | (STORE_EVICT if evict else 0))
         endpoint_init(self.e, profile, &secret[2], output_limit)
+        trace_open(&self.e.engine.trace, trace)
         self.e.evict = evict
         self.e.auto_read = auto_read
         self.e.auto_accept = auto_accept
@@ -160,6 +161,16 @@ cdef class Seat:
         output_take(&self.e.output, <Segment *>PyBytes_AS_STRING(out), many)
         return out
 
+    def steps(self):
+        """(state, event) of each step on a row that the trace still holds, oldest first; emptied."""
+        cdef uint64_t at, written = self.e.engine.trace.written
+        cdef uint64_t kept = min(written, self.e.engine.trace.capacity)
+        found = [(self.e.engine.trace.steps[at & (self.e.engine.trace.capacity - 1)].state,
+                  self.e.engine.trace.steps[at & (self.e.engine.trace.capacity - 1)].event)
+                 for at in range(written - kept, written)]
+        self.e.engine.trace.written = 0
+        return found
+
     def __len__(self):
         return self.e.engine.table.used
 
@@ -208,7 +219,7 @@ cdef class Seat:
     def isn(self, bytes local, lport, bytes remote, rport):
         return initial_sequence(self.e, <const uint8_t *><char *>local, lport, <const uint8_t *><char *>remote, rport)
 
-    def preset_sequence(self, handle, iss):
+    def preset_sequence(self, handle, uint32_t iss):
         """Test only: let our half begin at `iss`, as if the generator had said so; before anything but the SYN was sent."""
         cdef row_t row = self.row(handle)
         cdef Row *r = &self.e.engine.table.rows[row]

@@ -35,7 +35,7 @@ from fasttcp.core.names cimport (
 from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.store cimport store_cold, store_find, store_peek, store_prefetch, store_see
 from fasttcp.core.tcb cimport (
-    OUT_DROPPED, TCB_FIN_BEYOND, TCB_FIN_SENT, TCB_RECOVERING, TCB_TIMESTAMPS, TCB_TS_RECENT, TIMER_KEEPALIVE,
+    OUT_DROPPED, TCB_AHEAD_BITS, TCB_FIN_BEYOND, TCB_FIN_SENT, TCB_RECOVERING, TCB_TIMESTAMPS, TCB_TS_RECENT, TIMER_KEEPALIVE,
     TIMER_PERSIST, Endpoint, EndpointCold, Outcome, Work, clock_s, outcome_clear, remote_shift, work_begin,
 )
 from fasttcp.core.timeouts cimport measure
@@ -318,6 +318,6 @@ cdef void _data_and_fin(Work *w, bint again) noexcept nogil:
     if s.payload != 0 or (fin and end != b.rcv_nxt):
         step(w, E_RCV_DATA)
     if w.r.aux & TCB_FIN_BEYOND and b.rcv_nxt == c.fin_beyond:
-        w.r.aux &= ~TCB_FIN_BEYOND
+        w.r.aux &= ~(TCB_FIN_BEYOND | TCB_AHEAD_BITS)   # what a peer sent beyond its own FIN is nobody's
         b.rcv_nxt += 1
         step(w, E_RCV_FIN)

@@ -100,8 +100,8 @@ cdef int _check_row(Endpoint *e, row_t row) except -1:
         raise AssertionError(f"{name}: timer {b.timer} runs, timer {timer_needed(e, r, c)} is needed")
     if store_armed(&e.engine.table, row) != (b.timer != TIMER_NONE):
         raise AssertionError(f"{name}: timer {b.timer}, but the wheel says otherwise")
-    if b.retries > max(retry_limit(e, r), e.policy.tcp_keepalive_probes):
-        raise AssertionError(f"{name}: {b.retries} retries, more than any limit")
+    if b.retries > max(retry_limit(e, r), e.policy.tcp_retries2, e.policy.tcp_keepalive_probes):
+        raise AssertionError(f"{name}: {b.retries} retries, more than any limit that it had")
     if seq_lt(b.snd_nxt, b.snd_una):
         raise AssertionError(f"{name}: SND.UNA {b.snd_una} is beyond SND.NXT {b.snd_nxt}")
     if (state == S_SYN_SENT or state == S_SYN_RCVD) and (b.snd_una != c.iss or b.snd_nxt != <uint32_t>(c.iss + 1)):

@@ -1,6 +1,6 @@
 # The name of a connection as the index wants it: its 12 bytes in a settled order, and their keyed hash. See hash.pyx.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 
 from fasttcp.core.layout cimport NO_ROW, ROW_IPV6, Row, Segment, row_t
 from fasttcp.core.prefetch cimport load32, load64, net32, net64
@@ -69,6 +69,12 @@ cdef inline void _key_wide(Key *k, const HashKey *h) noexcept nogil:
     k.hash = hash_ends(h, k.addr, k.port)
 
 
+cdef inline void _order_wide(Key *k, const uint8_t *src, const uint8_t *dst, uint8_t turned) noexcept nogil:
+    cdef uintptr_t swap = (<uintptr_t>src ^ <uintptr_t>dst) & (0 - <uintptr_t>turned)
+    k.wide[0] = <const uint8_t *>(<uintptr_t>src ^ swap)
+    k.wide[1] = <const uint8_t *>(<uintptr_t>dst ^ swap)
+
+
 cdef inline void key_observed(Key *k, const Segment *s, const HashKey *h) noexcept nogil:
     """The key of a segment seen on the wire: side 0 is the lower (address, port), so both directions have one key."""
     cdef const uint8_t *src = &s.src[0]
@@ -91,8 +97,7 @@ cdef inline void key_observed(Key *k, const Segment *s, const HashKey *h) noexce
         k.port[1] = <uint16_t>y
         k.side = turned
         k.v6 = 0
-        k.wide[0] = dst if turned else src
-        k.wide[1] = src if turned else dst
+        _order_wide(k, src, dst, turned)
         k.hash = hash_words(h, x, y)
         return
     x = net64(load64(src))
@@ -104,10 +109,10 @@ cdef inline void key_observed(Key *k, const Segment *s, const HashKey *h) noexce
             x = s.sport
             y = s.dport
     turned = y < x
-    k.wide[turned] = src
-    k.wide[1 - turned] = dst
-    k.port[turned] = s.sport
-    k.port[1 - turned] = s.dport
+    _order_wide(k, src, dst, turned)
+    swap = (s.sport ^ s.dport) & (0 - <uint64_t>turned)
+    k.port[0] = <uint16_t>(s.sport ^ swap)
+    k.port[1] = <uint16_t>(s.dport ^ swap)
     k.side = turned
     _key_wide(k, h)
 

@@ -34,7 +34,7 @@ from fasttcp.core.memory cimport block_close, block_commit, block_open, pages_to
 
 from fasttcp.errors import InvariantError
 
-cdef size_t STEP = 1 << 20      # bytes by which the bucket array grows: small enough to be zeroed between two segments
+cdef size_t STEP = 1 << 16      # bytes by which the bucket array grows: few enough to be zeroed between two segments
 cdef enum:
     MAX_LEVEL = 24              # the hash bits below the tag's
 

@@ -16,6 +16,7 @@ cdef extern from "pages.h" nogil:
     int pages_reserve(Block *b, size_t bytes, int flags) noexcept
     int pages_use(Block *b, size_t upto) noexcept
     int pages_touch(Block *b, size_t upto) noexcept
+    void pages_settle(Block *b) noexcept
     void pages_release(Block *b) noexcept
 
 

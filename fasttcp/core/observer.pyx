@@ -18,11 +18,12 @@ from fasttcp.core.seat cimport Engine, fire
 from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.store cimport (
     EVICT_CLOSING, EVICT_HALF_OPEN, EVICT_TIME_WAIT, STORE_OK, Table, store_advance, store_arm_after, store_arm_ns,
-    store_behind, store_cold, store_disarm, store_evict_candidate, store_find, store_in_use, store_insert, store_overdue,
-    store_peek, store_prefetch, store_prefetch_remove, store_remove, store_see,
+    store_behind, store_cold, store_deadline_ns, store_disarm, store_evict_candidate, store_find, store_in_use,
+    store_insert, store_overdue, store_peek, store_prefetch, store_prefetch_remove, store_remove, store_see,
 )
 
 cdef enum:
+    RING = 64                   # keys between their hash and their use: more than 2 * BATCH
     WORTHLESS = V_VOID | V_ILLEGAL
     NO_SHIFT = 15               # in the shift bits of a side whose SYN carried no window scale option
     MAX_SHIFT = 14              # RFC 7323 section 2.3
@@ -128,10 +129,11 @@ cdef void fall_due(Observer *o, row_t row) noexcept nogil:
         if later > t.now_ns:
             store_arm_ns(t, row, later)
             return
-    if r.state[0] == S_TIME_WAIT or r.state[1] == S_TIME_WAIT:
-        observer_end(o, row, E_TIMEOUT_2MSL, t.now_ns)
-    else:
-        observer_end(o, row, E_TIMEOUT_IDLE, t.now_ns)
+    # It ended when it was due, however long nobody looked.
+    observer_end(
+        o, row, E_TIMEOUT_2MSL if r.state[0] == S_TIME_WAIT or r.state[1] == S_TIME_WAIT else E_TIMEOUT_IDLE,
+        min(store_deadline_ns(t, row), t.now_ns),
+    )
 
 
 cdef bint observer_expired(Observer *o, row_t row) noexcept nogil:
@@ -576,21 +578,23 @@ cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcep
 
 
 cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil:
-    """Every segment in its order; memory is asked for in stages, `BATCH` segments ahead of its use."""
+    """Every segment in its order, with memory asked for ahead of its use: while segment i is applied, the row of segment
+    i + BATCH and the bucket of segment i + 2 * BATCH are on their way."""
     cdef Table *t = &o.engine.table
-    cdef Key keys[BATCH]
-    cdef size_t i, base = 0, count
-    while base < n:
-        count = n - base if n - base < BATCH else BATCH
-        for i in range(count):
-            key_observed(&keys[i], &segments[base + i], &t.hash_key)
-            store_prefetch(t, &keys[i])
-        for i in range(count):
-            store_peek(t, &keys[i])
-            if segments[base + i].flags & SYN and keys[i].hint != NO_ROW:
-                prefetch_write(store_cold(t, keys[i].hint))
-            if keys[i].hint != NO_ROW:
-                prefetch_beside(o, keys[i].hint)
-        for i in range(count):
-            step(o, &keys[i], &segments[base + i], &verdicts[base + i])
-        base += count
+    cdef Key keys[RING]
+    cdef Key *key
+    cdef size_t i
+    for i in range(n + 2 * BATCH):
+        if i < n:
+            key = &keys[i & (RING - 1)]
+            key_observed(key, &segments[i], &t.hash_key)
+            store_prefetch(t, key)
+        if i >= BATCH and i - BATCH < n:
+            key = &keys[(i - BATCH) & (RING - 1)]
+            store_peek(t, key)
+            if key.hint != NO_ROW:
+                if segments[i - BATCH].flags & SYN:
+                    prefetch_write(store_cold(t, key.hint))
+                prefetch_beside(o, key.hint)
+        if i >= 2 * BATCH:
+            step(o, &keys[(i - 2 * BATCH) & (RING - 1)], &segments[i - 2 * BATCH], &verdicts[i - 2 * BATCH])

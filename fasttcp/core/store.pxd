@@ -274,6 +274,7 @@ cdef void store_close(Table *t) noexcept nogil                              # tw
 cdef void store_set_horizon(Table *t, uint64_t horizon_ns) noexcept nogil   # before the first timer; see wheel.pyx
 cdef void store_new_tick(Table *t, ns_t now_ns) noexcept nogil
 cdef int store_grow(Table *t) noexcept nogil
+cdef void store_settle(Table *t) noexcept nogil     # huge pages behind what has grown; 0.1 s a gigabyte
 cdef int store_grow_addr6(Table *t, row_t row) noexcept nogil
 cdef void store_reclass(Table *t, row_t row, int before, int after) noexcept nogil
 cdef tick_t store_tick_up(const Table *t, ns_t deadline_ns) noexcept nogil

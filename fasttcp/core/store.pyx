@@ -20,7 +20,8 @@ address from insertion to removal, and growing only appends, so exported views s
 Time: now_ns never goes back, an older value is taken for the newest seen. Tick 0 begins at the first value seen.
 
 Cost at 10 million rows, prefetched as store.pxd says: find 2 lines, insert 4, remove 5. Growing is done in steps of at most
-STEP_ROWS rows, so that no insertion waits for more than the zeroing of 2 MB in each block.
+STEP_ROWS rows and of small pages, so that no insertion waits for the system's zeroing of a huge one; store_settle turns what
+has grown into huge pages (1.2 to 1.9 times faster) when there is time for it.
 
 Threads: none of this locks. One thread at a time for one table.
 """
@@ -29,7 +30,7 @@ from libc.stdint cimport INT64_MAX
 
 from fasttcp.core.hash cimport hash_expand, hash_wide
 from fasttcp.core.index cimport index_bytes, index_check, index_close, index_open, index_reserve
-from fasttcp.core.memory cimport BLOCK_HUGE, BLOCK_PLAIN, block_close, block_commit, block_open, pages_touch, pages_use
+from fasttcp.core.memory cimport BLOCK_HUGE, BLOCK_PLAIN, block_close, block_commit, block_open, pages_settle, pages_touch, pages_use
 from fasttcp.core.names cimport N_STATES, S_FIN_WAIT_1, S_LAST_ACK, S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT
 from fasttcp.core.prefetch cimport net32
 from fasttcp.core.wheel cimport WHEEL_SLOTS, wheel_bytes, wheel_check, wheel_close, wheel_open, wheel_reserve, wheel_tick
@@ -37,7 +38,8 @@ from fasttcp.core.wheel cimport WHEEL_SLOTS, wheel_bytes, wheel_check, wheel_clo
 from fasttcp.errors import InvariantError
 
 cdef enum:
-    STEP_ROWS = 16384
+    STEP_ROWS = 1024            # 26 pages of 4 KB: about what a batch of segments may wait for
+    STEP_ADDR6 = 16384
     MAX_ROWS = 0x80000000       # 2^31, so that a chunk number and a place fit in Cold.timer_at
 
 
@@ -139,8 +141,18 @@ cdef int store_grow(Table *t) noexcept nogil:
 
 cdef int store_grow_addr6(Table *t, row_t row) noexcept nogil:
     """Room for the addresses of IPv6 rows up to this one; memory comes with their first use."""
-    cdef size_t rows = min((<size_t>row // STEP_ROWS + 1) * STEP_ROWS, t.max_rows)
+    cdef size_t rows = min((<size_t>row // STEP_ADDR6 + 1) * STEP_ADDR6, t.max_rows)
     return STORE_NO_MEMORY if pages_use(&t.addr6_block, rows * 32) else STORE_OK
+
+
+cdef void store_settle(Table *t) noexcept nogil:
+    """Put huge pages behind a table that has grown. Takes about 0.1 s a gigabyte; does nothing where there are none."""
+    pages_settle(&t.rows_block)
+    pages_settle(&t.cold_block)
+    pages_settle(&t.addr6_block)
+    pages_settle(&t.links_block)
+    pages_settle(&t.index.main)
+    pages_settle(&t.wheel.chunks)
 
 
 cdef void store_close(Table *t) noexcept nogil:

@@ -466,9 +466,9 @@ cdef class ConnectionTable:
         return records_take(<char *>data, n, sizeof(Summary), SUMMARY_LAYOUT)
 
     def take_ended(self):
-        """Summaries of the connections that ended since the last call, in the order of their ends: records (n,).
+        """Summaries of the connections that ended since the last call, in the order in which the table let go of them.
 
-        Needs a table made with keep_ended=True (StateError otherwise). Until they are taken they cost 120 bytes each; those
+        Records (n,). One that timed out has as ended_ns when it was due, not when `advance` came round to it. Needs a table made with keep_ended=True (StateError otherwise). Until they are taken they cost 120 bytes each; those
         for which there was no memory are counted in `tallies` as ended_lost. O(1): the memory changes hands.
         """
         cdef EndLog ended

@@ -7,8 +7,8 @@ compares what runs with what is needed. check.pyx holds that comparison as an in
 |------------|-------------------------------------------------------|----------------------------------------------------|
 | RETRANSMIT | SYN, SYN+ACK, data or FIN are unacknowledged          | RTO, doubled for each retransmission (RFC 6298)    |
 | PERSIST    | data or FIN wait for a shut window, nothing in flight | the same (RFC 9293 section 3.8.6.1)                |
-| KEEPALIVE  | asked for, the peer may be silent, nothing in flight  | from the last segment on: tcp_keepalive_time, then |
-|            |                                                       | tcp_keepalive_intvl for each probe                 |
+| KEEPALIVE  | asked for, the peer may be silent, nothing in flight  | tcp_keepalive_time after the last segment, then    |
+|            |                                                       | tcp_keepalive_intvl after each probe               |
 | FIN_WAIT_2 | an orphan waits for the peer's FIN                    | tcp_fin_timeout; none if that is "for ever"        |
 | 2MSL       | TIME_WAIT                                             | 2 msl; with tcp_tw_recycle 3.5 RTO                 |
 
@@ -71,10 +71,9 @@ cdef ns_t _deadline(const Work *w, int kind) noexcept nogil:
     if kind == TIMER_RETRANSMIT or kind == TIMER_PERSIST:
         return w.now + _rto(w)
     if kind == TIMER_KEEPALIVE:
-        return (
-            w.r.last_ns + w.e.policy.tcp_keepalive_time_ns
-            + w.r.seat.tcb.retries * w.e.policy.tcp_keepalive_intvl_ns
-        )
+        if w.r.seat.tcb.retries != 0:
+            return w.now + w.e.policy.tcp_keepalive_intvl_ns
+        return w.r.last_ns + w.e.policy.tcp_keepalive_time_ns
     if kind == TIMER_FIN_WAIT_2:
         return w.now + w.e.policy.tcp_fin_timeout_ns
     if w.e.policy.tcp_tw_recycle and w.r.aux & TCB_TIMESTAMPS:
@@ -86,7 +85,7 @@ cdef void settle(Work *w) noexcept nogil:
     """The timer that this row needs runs after this call, and no other."""
     cdef Tcb *b = &w.r.seat.tcb
     cdef int kind = timer_needed(w.e, w.r, w.c)
-    if kind == b.timer and kind != TIMER_KEEPALIVE and not w.restart:
+    if kind == b.timer and not w.restart and (kind != TIMER_KEEPALIVE or b.retries != 0):
         return
     if kind != b.timer:
         b.timer = <unsigned char>kind

@@ -144,6 +144,23 @@ cdef inline void _prefetch_rows(const Wheel *w, const Chunk *c) noexcept nogil:
     prefetch_write(&w.chunk[c.next])
 
 
+cdef inline uint32_t _park_again(const Wheel *w, uint64_t now_tick, uint32_t wait) noexcept nogil:
+    """The slot for a row whose deadline is `wait` ticks after now. Counted from now, not from the cursor: or a late cursor
+    would meet it again and again."""
+    cdef uint32_t furthest = <uint32_t>(w.cursor + (WHEEL_SLOTS - 1) - now_tick)
+    return <uint32_t>(now_tick + min(wait, w.horizon, furthest)) & (WHEEL_SLOTS - 1)
+
+
+cdef inline void _prefetch_targets(const Wheel *w, const Chunk *c, uint64_t now_tick) noexcept nogil:
+    """Fetch the chunks where the rows of this one will be parked again."""
+    cdef uint32_t i
+    cdef int32_t wait
+    for i in range(c.count):
+        wait = <int32_t>(w.rows[c.row[i]].deadline - <uint32_t>now_tick)
+        if wait > 0:
+            prefetch_write(&w.chunk[w.head[_park_again(w, now_tick, <uint32_t>wait)]])
+
+
 cdef size_t wheel_advance(Wheel *w, uint64_t now_tick, size_t *budget, row_t *due, size_t n) noexcept nogil:
     """Look at the slots up to now_tick: write up to n rows that are due to `due`, disarmed, and answer how many.
 
@@ -157,7 +174,7 @@ cdef size_t wheel_advance(Wheel *w, uint64_t now_tick, size_t *budget, row_t *du
     cdef size_t found = 0
     cdef size_t left = budget[0]
     cdef uint32_t now = <uint32_t>now_tick
-    cdef uint32_t slot, at, ahead, furthest
+    cdef uint32_t slot, at
     cdef int32_t wait
     cdef Chunk *c
     cdef Row *r
@@ -184,6 +201,7 @@ cdef size_t wheel_advance(Wheel *w, uint64_t now_tick, size_t *budget, row_t *du
             c = &w.chunk[at]
             if c.next:
                 _prefetch_rows(w, &w.chunk[c.next])
+            _prefetch_targets(w, c, now_tick)
             # Rows are taken from the end of the first chunk, so the wheel is whole after each of them.
             while c.count and left and found < n:
                 left -= 1
@@ -198,12 +216,7 @@ cdef size_t wheel_advance(Wheel *w, uint64_t now_tick, size_t *budget, row_t *du
                     due[found] = row
                     found += 1
                 else:
-                    # Counted from now, not from the cursor: or a late cursor would meet it again and again.
-                    furthest = <uint32_t>(w.cursor + (WHEEL_SLOTS - 1) - now_tick)
-                    ahead = w.horizon if <uint32_t>wait > w.horizon else <uint32_t>wait
-                    if ahead > furthest:
-                        ahead = furthest
-                    wheel_put(w, row, (now + ahead) & (WHEEL_SLOTS - 1))
+                    wheel_put(w, row, _park_again(w, now_tick, <uint32_t>wait))
             if c.count == 0:
                 _give_head(w, slot)
             at = w.head[slot]

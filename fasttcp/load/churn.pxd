@@ -51,5 +51,6 @@ cdef size_t churn_fill(Churn *c, Segment *out, size_t n) noexcept nogil
 cdef class ChurnStream:
     cdef Churn churn
     cdef readonly object mix            # the Mix
+    cdef readonly object seed
     cdef readonly Py_ssize_t connections
     cdef readonly object turns          # mean segments of one connection, and so turns of its place

@@ -30,11 +30,15 @@ from fasttcp.core.layout cimport (
     ACK, FIN, INFO_IPV6, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WSCALE, PSH, RST, SYN,
 )
 from fasttcp.core.prefetch cimport prefetch_write
+from fasttcp.core.store cimport Table
+from fasttcp.core.table cimport ConnectionTable, table_engine
 
 from fasttcp.errors import SegmentError
 from fasttcp.load.mixes import mix as find_mix
 
-__all__ = ["ChurnStream"]
+__all__ = ["SEGMENT_BYTES", "ChurnStream", "wheel_lag"]
+
+SEGMENT_BYTES = sizeof(Segment)
 
 cdef enum:
     LIFE_SERVER_CLOSES = 0x01   # the server sends the first FIN, or the RST
@@ -338,6 +342,7 @@ cdef class ChurnStream:
         if not isinstance(connections, int) or not 64 <= connections <= 1 << 30:
             raise ValueError(f"connections is {connections!r}: it must be an int from 64 to {1 << 30}")
         m = self.mix = find_mix(mix)
+        self.seed = seed
         self.connections = connections
         if not 1 <= m.longest <= 65535:
             raise ValueError(f"longest is {m.longest}: it must be from 1 to 65535")
@@ -433,3 +438,9 @@ cdef class ChurnStream:
     def segments(self):
         """Segments written so far."""
         return self.churn.segments
+
+
+def wheel_lag(ConnectionTable table not None):
+    """How many ticks the timers of a table are behind its clock: 0 when everything due has fired. O(1)."""
+    cdef Table *t = &table_engine(table).table
+    return t.now_tick + 1 - t.wheel.cursor if t.wheel.cursor <= t.now_tick else 0

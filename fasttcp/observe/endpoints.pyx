@@ -14,7 +14,7 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_
 from libc.string cimport memset
 
 from fasttcp.core.layout cimport (
-    ACK, FIN, INFO_BAD_CHECKSUM, INFO_BAD_HEADER, ROW_SIDE_1_OPENED, RST, SYN, Observed, Row, Segment, ns_t, row_t,
+    ACK, FIN, INFO_BAD_CHECKSUM, INFO_BAD_HEADER, INFO_CUT, ROW_SIDE_1_OPENED, RST, SYN, Observed, Row, Segment, ns_t, row_t,
 )
 from fasttcp.core.names cimport S_ESTABLISHED
 from fasttcp.core.observer cimport (
@@ -31,7 +31,6 @@ from fasttcp.observe.page cimport (
 from fasttcp.observe.stream cimport may_be_at_end, stream_ack, stream_data, stream_pending
 
 cdef enum:
-    INFO_CUT = 0x08             # not all of the payload was captured
     FAR = 1 << 20               # a SYN or RST this far from the highest number says nothing about it
     UNUSUAL = V_NEW | V_VOID | V_LATE | V_SUSPECT | V_ILLEGAL
     SPECIAL = M_CLOSED | M_ENDS | M_GIVEN_UP | M_RANGES | M_EOF | M_LAST_WRAPPED | M_ACK_WRAPPED

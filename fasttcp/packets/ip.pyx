@@ -71,6 +71,8 @@ cdef int _read_ip4(Decoder* d, Cursor c, int64_t time_ns, Datagram* g) noexcept 
         return IP_TRUNCATED
     if d.validate and not sums_up(sum_bytes(c.p, header)):
         return IP_CHECKSUM
+    if c.p[9] == ESP:
+        return ENCRYPTED
     g.version = 4
     g.src = c.p + 12
     g.dst = c.p + 16

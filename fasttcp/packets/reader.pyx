@@ -14,6 +14,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memmove
 
 from fasttcp.core.layout cimport Segment
+from fasttcp.core.prefetch cimport prefetch_read
 from fasttcp.core.segments cimport SegmentBatch
 from fasttcp.packets.capture cimport (
     FORMAT_PCAP, HEAD_BYTES, STEP_FAULT, STEP_MORE, STEP_PACKET, Frame, Walker, begin, finish, next_frame, offset_of,
@@ -33,6 +34,7 @@ __all__ = ["CaptureReader"]
 
 cdef enum:
     WINDOW = 16 << 20           # bytes of a mapped file between two looks at whether it is still that long
+    AHEAD = 4096                # bytes
     BUFFER = 1 << 20            # bytes of a stream held at once; in the second-level cache of most machines
 
 _MAGICS = (b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\xcd\x34",
@@ -40,6 +42,16 @@ _MAGICS = (b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x4d
 
 if len(VERDICTS) != N_VERDICTS:
     raise ImportError("verdicts.py and layers.pxd do not fit")
+
+
+# Records with payload that nobody reads (checksums ignored) are jumps of a thousand bytes or so, each to a place known
+# only when the one before was read: too far for the hardware's prefetcher, and a cache miss each. Asking for all lines
+# some distance ahead, needed or not, is twice as fast. Longer records are worth one miss.
+cdef inline void _run_ahead(const uint8_t* p, uint32_t captured) noexcept nogil:
+    cdef uint32_t at = 0
+    while at < captured:
+        prefetch_read(p + AHEAD + at)
+        at += 64
 
 
 cdef inline Py_ssize_t _fill(Feed* feed, Segment* out, Place* places, Py_ssize_t room) noexcept nogil:
@@ -55,6 +67,8 @@ cdef inline Py_ssize_t _fill(Feed* feed, Segment* out, Place* places, Py_ssize_t
             feed.step = next_frame(w, &f)
             if feed.step != STEP_PACKET:
                 break
+            if not d.validate and 256 < f.captured < AHEAD:
+                _run_ahead(f.data, f.captured)
         verdict = decode(d, f.link, f.data, f.captured, f.wire, f.time_ns, out + n)
         if verdict == IS_SEGMENT:
             if places != NULL:
@@ -377,7 +391,7 @@ cdef class CaptureReader:
         if self.busy:
             raise WrongThread("another thread is reading from this CaptureReader")
         self.ended = True
-        source, self.source, self.window = self.source, None, None
+        source, self.source, self.window = self.source, None, None      # the view on the mapping first
         self.feed.walker.p = self.feed.walker.end = self.feed.walker.base = NULL
         if source is not None:
             source.close()

@@ -43,11 +43,10 @@ class Source:
     number if it is known. `name` is for messages.
     """
 
-    def __init__(self, name: str, *, memory: Any = None, size: int | None = None, fd: int | None = None) -> None:
+    def __init__(self, name: str, *, memory: Any = None, size: int | None = None) -> None:
         self.name = name
         self.memory = memory
         self.size = size
-        self._fd = fd
         self._stream: Any = None
         self._read: Any = None
         self._owned: list[Any] = []
@@ -67,7 +66,7 @@ class Source:
 
     def shrunk(self) -> bool:
         """Whether the mapped file has become shorter than it was; what lies behind its new end must not be touched."""
-        return self._fd is not None and self.size is not None and os.fstat(self._fd).st_size < self.size
+        return isinstance(self.memory, mmap.mmap) and self.memory.size() < len(self.memory)
 
     def close(self) -> None:
         """Closes what `open_source` opened, and nothing that the caller passed."""
@@ -75,7 +74,6 @@ class Source:
             with contextlib.suppress(BufferError):  # a mapping with a view on it goes when the view goes
                 thing.close()
         self._owned.clear()
-        self.memory = None
 
 
 class _Prefixed(io.RawIOBase):
@@ -212,7 +210,7 @@ def _open_file(opened: Source, file: Any, mapped: bool) -> Source:
         file.seek(0)
         if mapped and status.st_size and not head.startswith((GZIP, XZ, ZSTD)):
             opened.memory = mmap.mmap(file.fileno(), status.st_size, access=mmap.ACCESS_READ)
-            opened._fd = file.fileno()
+            opened.close()  # the mapping has a descriptor of its own
             opened._owned.append(opened.memory)
             return opened
     return _attach(opened, file.readinto)

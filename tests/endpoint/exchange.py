@@ -223,10 +223,11 @@ class Exchange:
         """Let time pass, stopping at each deadline as a driver would. What was sent meanwhile, as (seconds, segment), is
         taken out of the queue; ends of connections go to `ended`."""
         start, end = self.now, self.now + round(seconds * SECOND)
-        happened = []
+        happened, told = [], None
         while True:
             due = [fields["deadline_ns"] for fields in map(self.seat.fields, self.seat.handles()) if fields["deadline_ns"]]
-            self.now = max(self.now, min([*due, end]))
+            # One that was past due when it was armed fires with the next tick.
+            self.now = min(max(self.now + TICK if told == [] else self.now, min([*due, end])), end)
             told, done = self.seat.advance(self.now)
             assert done
             for one in told:

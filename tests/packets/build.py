@@ -214,7 +214,7 @@ def as_packets(packets):
 def pcap(packets, *, big=False, nano=False, kuznetzov=False, link=1, snaplen=262144):
     order = ">" if big else "<"
     magic = 0xA1B2CD34 if kuznetzov else 0xA1B23C4D if nano else 0xA1B2C3D4
-    made = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, snaplen, link)
+    made = bytearray(struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, snaplen, link))
     for each in as_packets(packets):
         seconds, rest = divmod(each.time_ns, 1_000_000_000)
         wire = len(each.data) if each.wire is None else each.wire
@@ -222,7 +222,7 @@ def pcap(packets, *, big=False, nano=False, kuznetzov=False, link=1, snaplen=262
         if kuznetzov:
             made += struct.pack(order + "IHBB", 2, 0x0800, 0, 0)
         made += each.data
-    return made
+    return bytes(made)
 
 
 class Pcapng:

@@ -1,0 +1,33 @@
+from typing import Final
+
+from typing_extensions import Buffer
+
+from fasttcp.core.table import ConnectionTable
+from fasttcp.load.mixes import Mix
+
+__all__ = ["SEGMENT_BYTES", "ChurnStream", "wheel_lag"]
+
+SEGMENT_BYTES: Final[int]
+
+class ChurnStream:
+    connections: int
+    mix: Mix
+    seed: int
+    turns: float
+    def __init__(self, connections: int, *, mix: str | Mix = "ipv4", seed: int = 1, start_ns: int = 0) -> None: ...
+    def write_into(self, buffer: Buffer) -> int: ...
+    def take(self, n: int) -> bytearray: ...
+    @property
+    def active(self) -> int: ...
+    @property
+    def warm_up(self) -> int: ...
+    @property
+    def now_ns(self) -> int: ...
+    @property
+    def begun(self) -> int: ...
+    @property
+    def finished(self) -> int: ...
+    @property
+    def segments(self) -> int: ...
+
+def wheel_lag(table: ConnectionTable) -> int: ...
