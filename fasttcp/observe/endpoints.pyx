@@ -23,7 +23,7 @@ from fasttcp.core.observer cimport (
 from fasttcp.core.store cimport store_cold
 from fasttcp.observe.page cimport (
     M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_EOF, M_FIN, M_FIN_RST, M_GIVEN_UP, M_LAST_WRAPPED, M_MULTI, M_RANGES,
-    M_RST, M_SPOKEN, M_SYN, P_ATTEMPT, P_CHECKED, P_DEFERRED, P_DELETE, P_INACTIVE, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL,
+    M_RST, M_SPOKEN, M_SYN, P_ATTEMPT, P_CHECKED, P_DEFERRED, P_DELETE, P_FIN_LETTER, P_INACTIVE, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL,
     P_PAST_HANDSHAKE, P_PORT_IDLE, P_TOLD, Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET, Z_SYN_ACK_SENT,
     Z_SYN_SENT, Journal, Margin, Page, Sender, ack_wraps, add_counted, add_letter, is_originator, journal_grow,
     last_wraps, margin_of, relative,
@@ -154,6 +154,10 @@ cdef void control_letters(
     cdef char letter
     cdef uint32_t former
     if control & (control - 1):
+        if control & FIN and not p.flags & P_FIN_LETTER and (me.marks | p.side[1 - s].marks) & M_FIN:
+            margin_of(j, row).fin_letter[0] = <uint32_t>(p.fin[0] - 1)  # before this FIN, which has no F, takes its place
+            margin_of(j, row).fin_letter[1] = <uint32_t>(p.fin[1] - 1)
+            p.flags |= P_FIN_LETTER
         if control & (FIN | RST) == FIN | RST:
             once(j, row, me, M_FIN_RST, cased(c"I", orig))
         else:
@@ -167,9 +171,12 @@ cdef void control_letters(
         if <uint32_t>number != former:
             margin_of(j, row).syn[s] = <uint32_t>number
     elif control == FIN:
-        if not me.marks & M_FIN or number + g.payload + 1 != p.fin[s]:
+        former = j.margins[row].fin_letter[s] if p.flags & P_FIN_LETTER else <uint32_t>(p.fin[s] - 1)
+        if not me.marks & M_FIN or <uint32_t>number + g.payload != former:
             add_letter(j, row, cased(c"F", orig))
         me.marks |= M_FIN
+        if p.flags & P_FIN_LETTER:
+            margin_of(j, row).fin_letter[s] = <uint32_t>number + g.payload
     else:
         if not me.marks & M_RST or <uint32_t>number != p.rst[s]:
             add_letter(j, row, cased(c"R", orig))

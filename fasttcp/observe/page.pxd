@@ -5,7 +5,7 @@
 # answers the observer's questions: does this SYN begin a new connection, is this row's time up.
 #
 #   Page     128 bytes   two neighbouring cache lines; the second one only where a letter is new or something closes
-#   Margin   128 bytes   what most connections never need: repeated letters, wrapped numbers, odd times
+#   Margin   136 bytes   what most connections never need: repeated letters, wrapped numbers, odd times
 #   Range    24 bytes    data that lie above a hole, in a pool
 #   Entry    344 bytes   a connection that has ended, until a log or Python takes it
 #
@@ -61,6 +61,7 @@ cdef enum:
     P_OLD_TIME = 0x0200     # its last segment was older than another one of it: Margin.last_ns
     P_MANY_WRAPS = 0x0400   # see M_LAST_WRAPPED
     P_CHECKED = 0x0800      # Margin.check_ns is running
+    P_FIN_LETTER = 0x1000   # Page.fin is no longer that of the last F: Margin.fin_letter
 
 cdef enum:
     SHORT_HISTORY = 21
@@ -92,6 +93,7 @@ cdef struct Page:               # 128 bytes
 cdef struct Margin:
     uint64_t missed             # bytes in gaps
     uint32_t syn[2]             # relative number of the last SYN
+    uint32_t fin_letter[2]      # with P_FIN_LETTER: relative number of the FIN that the last F told of
     uint32_t ip_carry[2]
     uint32_t last_wraps[2]
     uint32_t ack_wraps[2]
