@@ -1,9 +1,12 @@
-# Rows, their index and their timers as one thing: the table without its rules. See store.pyx for the promises and costs.
+# Rows, their index and their timers as one thing: the table without its rules. See store.pyx.
 #
 # Order of the calls for one segment, spread over a batch so that each waits for no memory:
 #   1  key_observed (or key_endpoint), store_prefetch      the bucket's line
 #   2  store_peek                                          the row's line
 #   3  store_find, or store_insert                         the answer; always right, whatever happened since the peek
+# In groups of 8: step 1 for one group, step 2 for the group before it, step 3 for the one before that. Measured on churn
+# of 1 million connections, against all three steps on 32 segments at a time: 1.2 times faster (groups of 16: 1.1).
+# Rows that are due, likewise: advance for at most 32, store_prefetch_remove for all of them, then store_remove.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -187,7 +190,7 @@ cdef inline size_t store_advance(Table *t, ns_t now_ns, size_t *budget, row_t *d
     return wheel_advance(&t.wheel, t.now_tick, budget, due, n)
 
 
-# ------------------------------------------------------------------------------------------------------ rows come and go
+# --------------------------------------------------------------------------------------------------- rows come and go
 
 cdef inline int store_insert(Table *t, const Key *k, ns_t now_ns, row_t *row) noexcept nogil:
     """A row for a key that the table does not hold: STORE_OK, STORE_FULL or STORE_NO_MEMORY.
