@@ -27,8 +27,8 @@ cdef enum:
     MAX_SHIFT = 14              # RFC 7323 section 2.3
     DUE_BATCH = 32
     SEGMENT_BUDGET = 4096       # timers that one segment may have to look at; the rest waits for the next one
-    # A full table lets go of the oldest TIME_WAIT first, then the oldest half-open, then the oldest closing connection;
-    # never of an established one.
+    # A full table lets go of the oldest that is over (TIME_WAIT, or reset), then of the oldest half-open, then of the oldest
+    # closing connection; never of an established one.
     SACRIFICE = 1 << EVICT_TIME_WAIT | 1 << EVICT_HALF_OPEN | 1 << EVICT_CLOSING
     TWIN_NS = 2000000           # 2 ms: no retransmission comes sooner (the shortest RTO is 200 ms), a second tap's copy does
 
@@ -501,6 +501,7 @@ cdef bint begins_anew(Observer *o, row_t row, int s, const Segment *segment) noe
         (segment.flags & ACK) != 0
         and (line.flags & ROW_SYN_PENDING) != 0
         and segment.seq != observed(o, row).isn[s]
+        and segment.ack != line.seat.half[1 - s].snd_nxt            # or it answers the SYN that was there before
     )
 
 
