@@ -50,7 +50,7 @@ cdef struct Watch:
     ns_t (*due)(void *context, Observer *o, row_t row, ns_t now_ns) noexcept nogil
     # The connection is over; its row is freed after this call. `event` is the Event that ended it.
     void (*ended)(void *context, Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil
-    char    *lines                  # one record of `stride` bytes a row, prefetched together with the row
+    char    *lines                  # one record a row, `stride` bytes apart; its first 128 are prefetched together with the row
     uint32_t stride
 
 cdef struct Tallies:                # of the whole table; columns of fasttcp.ConnectionTable.tallies()

@@ -29,8 +29,8 @@ cdef enum:
     MAX_SHIFT = 14              # RFC 7323 section 2.3
     DUE_BATCH = 32
     SEGMENT_BUDGET = 4096       # timers that one segment may have to look at; the rest waits for the next one
-    # A full table lets go of the oldest TIME_WAIT first, then the oldest half-open, then the oldest closing connection;
-    # never of an established one.
+    # A full table lets go of the oldest that is over (TIME_WAIT, or reset), then of the oldest half-open, then of the oldest
+    # closing connection; never of an established one.
     SACRIFICE = 1 << EVICT_TIME_WAIT | 1 << EVICT_HALF_OPEN | 1 << EVICT_CLOSING
     ASTRAY = 1 << 20            # bytes beyond the window that an ACK may cover because the capture has holes
 
@@ -83,6 +83,14 @@ cdef inline void count_packet(Observer *o, row_t row, int side, uint32_t payload
         observed(o, row).packets_high[side] += 1
     if half.bytes < before:
         observed(o, row).bytes_high[side] += 1
+
+
+cdef inline void prefetch_beside(const Observer *o, row_t row) noexcept nogil:
+    """Ask for what an upper floor keeps of this row."""
+    if o.watch.lines != NULL:
+        prefetch_write(o.watch.lines + <size_t>row * o.watch.stride)
+        if o.watch.stride > 64:
+            prefetch_write(o.watch.lines + <size_t>row * o.watch.stride + 64)
 
 
 # ---- the end of a connection -----------------------------------------------------------------------------------------
@@ -155,6 +163,7 @@ cdef size_t observer_advance(Observer *o, ns_t now_ns, size_t budget) noexcept n
         n = store_advance(t, now_ns, &left, due, DUE_BATCH)
         for i in range(n):
             store_prefetch_remove(t, due[i])
+            prefetch_beside(o, due[i])
         for i in range(n):
             fall_due(o, due[i])
     return budget - left
@@ -559,6 +568,7 @@ cdef bint begins_anew(Observer *o, row_t row, int s, const Segment *segment, uin
         (segment.flags & ACK) != 0
         and (line.flags & ROW_SYN_PENDING) != 0
         and segment.seq != observed(o, row).isn[s]
+        and segment.ack != line.seat.half[1 - s].snd_nxt            # or it answers the SYN that was there before
     )
 
 
@@ -586,7 +596,6 @@ cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict 
             if key.hint != NO_ROW:
                 if segments[i - BATCH].flags & SYN:
                     prefetch_write(store_cold(t, key.hint))
-                if o.watch.lines != NULL:
-                    prefetch_write(o.watch.lines + <size_t>key.hint * o.watch.stride)
+                prefetch_beside(o, key.hint)
         if i >= 2 * BATCH:
             step(o, &keys[(i - 2 * BATCH) & (RING - 1)], &segments[i - 2 * BATCH], &verdicts[i - 2 * BATCH])

@@ -37,7 +37,7 @@ cdef enum:
 # What a full table may sacrifice: Table.oldest[...] and Table.newest[...]
 cdef enum:
     EVICT_NONE = 0
-    EVICT_TIME_WAIT = 1         # one side in TIME_WAIT
+    EVICT_TIME_WAIT = 1         # it is over: one side in TIME_WAIT, or both CLOSED (reset, and lingering)
     EVICT_HALF_OPEN = 2         # SYN_SENT or SYN_RCVD on one side, nothing further on the other
     EVICT_CLOSING = 3           # a FIN seen, not yet TIME_WAIT
     EVICT_CLASSES = 4
@@ -239,6 +239,8 @@ cdef inline int store_insert(Table *t, const Key *k, ns_t now_ns, row_t *row) no
     index_insert(&t.index, k.hash, at)
     t.used += 1
     t.pairs[0] += 1
+    if t.links != NULL:
+        store_reclass(t, at, EVICT_NONE, t.class_of[0])
     row[0] = at
     return STORE_OK
 

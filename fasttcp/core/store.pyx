@@ -239,6 +239,7 @@ cdef void _fill_classes(Table *t) noexcept nogil:
                 t.class_of[a << 4 | b] = EVICT_CLOSING
             elif a <= S_SYN_RCVD and b <= S_SYN_RCVD and (a >= S_SYN_SENT or b >= S_SYN_SENT):
                 t.class_of[a << 4 | b] = EVICT_HALF_OPEN
+    t.class_of[0] = EVICT_TIME_WAIT                 # both CLOSED
 
 
 cdef void store_reclass(Table *t, row_t row, int before, int after) noexcept nogil:

@@ -223,7 +223,8 @@ cdef class ConnectionTable:
     capacity: connections that find room at once, 1 to 2^31. max_capacity: how far the table may grow, step by step and without moving
     anything; None keeps it at `capacity`. profile: a name or a `fasttcp.Profile`. seat: "endpoint" or "observer".
     seed: an int makes the hash secret and all else reproducible; None takes a random secret. on_full: "raise" refuses the
-    connection, "evict" lets go of the oldest TIME_WAIT first, then the oldest half-open, then the oldest closing one.
+    connection, "evict" lets go of the oldest that is over (TIME_WAIT, or reset), then the oldest half-open, then the oldest
+    closing one, never of an established one.
     tick_ns: the grain of the timer wheel; a timer fires never early and at most one tick late. trace: how many
     transitions `explain` may look back on, over the whole table. keep_ended: collect ended connections for `take_ended`.
 

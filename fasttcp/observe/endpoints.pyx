@@ -305,7 +305,7 @@ cdef void close_side(Journal *j, Observer *o, row_t row, int s, bint tell) noexc
         if j.close_ns < INT64_MAX - last_time(j, o, row):
             p.end_ns = last_time(j, o, row) + j.close_ns
     elif me.before != Z_INACTIVE:
-        margin_of(j, row).half_closed_ns = last_time(j, o, row)
+        p.end_ns = last_time(j, o, row)
 
 
 cdef inline void at_end(Journal *j, Observer *o, row_t row, int s) noexcept nogil:
@@ -369,8 +369,8 @@ cdef ns_t next_look(Journal *j, Observer *o, row_t row, ns_t now) noexcept nogil
         if not p.flags & P_CHECKED:
             p.flags |= P_CHECKED
             m.check_ns = following_check(j, after(began(o, row), j.first_check_ns), now)
-            if m.half_closed_ns != 0:
-                check = following_check(j, after(m.half_closed_ns, j.check_ns), now)
+            if p.end_ns != 0:
+                check = following_check(j, after(p.end_ns, j.check_ns), now)
                 m.check_ns = min(m.check_ns, check)
         due = min(due, m.check_ns)
     return due

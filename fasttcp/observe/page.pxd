@@ -5,7 +5,7 @@
 # answers the observer's questions: does this SYN begin a new connection, is this row's time up.
 #
 #   Page     128 bytes   two neighbouring cache lines; the second one only where a letter is new or something closes
-#   Margin   136 bytes   what most connections never need: repeated letters, wrapped numbers, odd times
+#   Margin   128 bytes   what most connections never need: repeated letters, wrapped numbers, odd times
 #   Range    24 bytes    data that lie above a hole, in a pool
 #   Entry    344 bytes   a connection that has ended, until a log or Python takes it
 #
@@ -14,7 +14,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from fasttcp.core.layout cimport Segment, ns_t, row_t
+from fasttcp.core.layout cimport ROW_SIDE_1_OPENED, ns_t, row_t
 from fasttcp.core.memory cimport Block
 from fasttcp.core.observer cimport Observer
 from fasttcp.core.summary cimport Summary
@@ -81,7 +81,7 @@ cdef struct Sender:             # 32 bytes
 cdef struct Page:               # 128 bytes
     Sender   side[2]
     uint64_t fin[2]             # relative, one past the FIN
-    int64_t  end_ns             # with P_DELETE
+    int64_t  end_ns             # with P_DELETE; else when the first side closed and the second had not, or 0
     int64_t  rtt_ns             # from the first SYN to the ACK that completes the handshake; 0: not known
     uint32_t rst[2]             # relative number of the last RST, low 32 bits
     uint16_t flags
@@ -104,7 +104,6 @@ cdef struct Margin:
     uint32_t above[2]           # bytes in them
     int64_t  last_ns            # with P_OLD_TIME
     int64_t  check_ns           # with P_CHECKED: the next expiry check
-    int64_t  half_closed_ns     # when only one side had closed; 0: never
     char    *history            # all letters, when there are more than SHORT_HISTORY; malloc
     uint32_t history_size
 
@@ -216,9 +215,21 @@ cdef inline bint clean(const Sender *side) noexcept nogil:
 
 cdef bint journal_grow(Journal *j, row_t row) noexcept nogil
 cdef Margin *margin_of(Journal *j, row_t row) noexcept nogil
-cdef void add_letter(Journal *j, row_t row, char letter) noexcept nogil
+cdef inline void add_letter(Journal *j, row_t row, char letter) noexcept nogil:
+    cdef Page *p = &j.pages[row]
+    if p.letters < SHORT_HISTORY:
+        p.history[p.letters] = letter
+        p.letters += 1
+    else:
+        add_late_letter(j, row, letter)
+
+
+cdef void add_late_letter(Journal *j, row_t row, char letter) noexcept nogil
 cdef void add_counted(Journal *j, row_t row, char letter, uint32_t *counter) noexcept nogil
 cdef uint64_t side_size(const Journal *j, row_t row, int s) noexcept nogil
 cdef bint nothing_acked(const Journal *j, row_t row, int s) noexcept nogil
 cdef char *copy_history(Journal *j, row_t row) noexcept nogil
-cdef bint is_originator(const Observer *o, row_t row, int s) noexcept nogil
+
+
+cdef inline bint is_originator(const Observer *o, row_t row, int s) noexcept nogil:
+    return ((o.engine.table.rows[row].flags & ROW_SIDE_1_OPENED) != 0) == (s == 1)

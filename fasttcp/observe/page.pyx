@@ -7,9 +7,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport malloc, realloc
 from libc.string cimport memcpy, memset
 
-from fasttcp.core.layout cimport ROW_SIDE_1_OPENED, row_t
+from fasttcp.core.layout cimport row_t
 from fasttcp.core.memory cimport pages_use
-from fasttcp.core.observer cimport Observer
 
 cdef enum:
     STEP_ROWS = 16384
@@ -37,15 +36,6 @@ cdef Margin *margin_of(Journal *j, row_t row) noexcept nogil:
 
 
 # ---- letters and sizes -----------------------------------------------------------------------------------------------
-
-cdef void add_letter(Journal *j, row_t row, char letter) noexcept nogil:
-    cdef Page *p = &j.pages[row]
-    if p.letters < SHORT_HISTORY:
-        p.history[p.letters] = letter
-        p.letters += 1
-    else:
-        add_late_letter(j, row, letter)
-
 
 cdef void add_late_letter(Journal *j, row_t row, char letter) noexcept nogil:
     cdef Margin *m = margin_of(j, row)
@@ -75,10 +65,6 @@ cdef void add_counted(Journal *j, row_t row, char letter, uint32_t *counter) noe
         n //= 10
     if n == 1:
         add_letter(j, row, letter)
-
-
-cdef bint is_originator(const Observer *o, row_t row, int s) noexcept nogil:
-    return ((o.engine.table.rows[row].flags & ROW_SIDE_1_OPENED) != 0) == (s == 1)
 
 
 cdef inline int64_t acked_number(const Journal *j, row_t row, int s) noexcept nogil:
