@@ -2,8 +2,6 @@
 
 from libc.stdint cimport uint16_t, uint8_t
 
-from fasttcp.observe.text cimport Text
-
-cdef void put_community_id(
-    Text *t, const uint8_t *addr_a, uint16_t port_a, const uint8_t *addr_b, uint16_t port_b, uint16_t seed
+cdef char *write_community_id(
+    char *p, const uint8_t *addr_a, uint16_t port_a, const uint8_t *addr_b, uint16_t port_b, uint16_t seed
 ) noexcept nogil

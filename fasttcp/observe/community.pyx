@@ -7,7 +7,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memset
 
-from fasttcp.observe.text cimport Text, put_base64, put_bytes
+from fasttcp.observe.text cimport write_base64, write_bytes
 
 cdef enum:
     PROTOCOL_TCP = 6
@@ -60,8 +60,8 @@ cdef void sha1_block(const uint8_t *message, uint32_t n, uint8_t *digest) noexce
         digest[i] = <uint8_t>(h[i >> 2] >> (24 - 8 * (i & 3)))
 
 
-cdef void put_community_id(
-    Text *t, const uint8_t *addr_a, uint16_t port_a, const uint8_t *addr_b, uint16_t port_b, uint16_t seed
+cdef char *write_community_id(
+    char *p, const uint8_t *addr_a, uint16_t port_a, const uint8_t *addr_b, uint16_t port_b, uint16_t seed
 ) noexcept nogil:
     cdef uint8_t message[40]
     cdef uint8_t digest[20]
@@ -83,5 +83,4 @@ cdef void put_community_id(
     message[n + 4] = <uint8_t>(port_b >> 8)
     message[n + 5] = <uint8_t>port_b
     sha1_block(message, n + 6, digest)
-    put_bytes(t, b"1:", 2)
-    put_base64(t, digest, 20)
+    return write_base64(write_bytes(p, b"1:", 2), digest, 20)

@@ -22,8 +22,8 @@ from fasttcp.core.observer cimport (
 )
 from fasttcp.core.store cimport store_cold
 from fasttcp.observe.page cimport (
-    M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_EOF, M_FIN, M_FIN_RST, M_LAST_WRAPPED, M_MULTI, M_RST, M_SPOKEN,
-    M_SYN, P_ATTEMPT, P_CHECKED, P_DEFERRED, P_DELETE, P_INACTIVE, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL,
+    M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_EOF, M_FIN, M_FIN_RST, M_GIVEN_UP, M_LAST_WRAPPED, M_MULTI, M_RANGES,
+    M_RST, M_SPOKEN, M_SYN, P_ATTEMPT, P_CHECKED, P_DEFERRED, P_DELETE, P_INACTIVE, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL,
     P_PAST_HANDSHAKE, P_PORT_IDLE, P_TOLD, Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET, Z_SYN_ACK_SENT,
     Z_SYN_SENT, Journal, Margin, Page, Sender, ack_wraps, add_counted, add_letter, is_originator, journal_grow,
     last_wraps, margin_of, relative,
@@ -33,6 +33,8 @@ from fasttcp.observe.stream cimport may_be_at_end, stream_ack, stream_data, stre
 cdef enum:
     INFO_CUT = 0x08             # not all of the payload was captured
     FAR = 1 << 20               # a SYN or RST this far from the highest number says nothing about it
+    UNUSUAL = V_NEW | V_VOID | V_LATE | V_SUSPECT | V_ILLEGAL
+    SPECIAL = M_CLOSED | M_ENDS | M_GIVEN_UP | M_RANGES | M_EOF | M_LAST_WRAPPED | M_ACK_WRAPPED
     DO_CLOSE = 1                # answers of the state machine
     DO_TELL = 2                 # ... and Zeek would call it a finished connection
 
@@ -177,6 +179,10 @@ cdef void control_letters(
 
 
 # ---- states ----------------------------------------------------------------------------------------------------------
+
+cdef inline bint lives(uint8_t state) noexcept nogil:
+    return state == Z_ESTABLISHED or state == Z_PARTIAL
+
 
 cdef inline bint handshaking(uint8_t state) noexcept nogil:
     return state <= Z_SYN_ACK_SENT
@@ -440,6 +446,46 @@ cdef inline void add_ip_bytes(Journal *j, row_t row, int s, uint32_t n) noexcept
         margin_of(j, row).ip_carry[s] += 1
 
 
+cdef inline bint plain(Journal *j, const Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
+    """An ACK, with data or without, where nothing is missing or closing: all that `note` would do. False: it is no such one."""
+    cdef Page *p = &j.pages[row]
+    cdef Sender *me = &p.side[s]
+    cdef Sender *peer = &p.side[1 - s]
+    cdef uint32_t number = g.seq - me.start
+    cdef uint32_t acked = g.ack - peer.start
+    cdef uint32_t last = me.last + g.payload
+    if (me.marks | peer.marks) & SPECIAL or not me.marks & M_SPOKEN or p.flags & (P_OLD_TIME | P_DEFERRED):
+        return False
+    if not (lives(me.state) and lives(peer.state)) or <int32_t>(number | acked) < 0:
+        return False
+    if g.payload == 0:
+        if <int32_t>(g.seq - me.last) > 0:
+            return False
+    elif (
+        g.seq != me.last or last < me.last or me.reach != number or <int32_t>(number - me.trim) < 0
+        or (me.acked - me.start <= 1 and number + g.payload > j.max_initial_window)
+        or number + g.payload - me.trim > j.max_unacknowledged or g.info & INFO_CUT
+    ):
+        return False
+    if g.ack != peer.acked:
+        if g.ack < peer.acked or <int32_t>(g.ack - peer.acked) < 0 or acked > peer.reach:
+            return False
+        peer.acked = g.ack
+        if <int32_t>(acked - peer.trim) > 0:
+            peer.trim = acked
+    elif <int32_t>(acked - peer.trim) > 0:
+        return False
+    if g.payload != 0:
+        if not me.marks & M_DATA:
+            once(j, row, me, M_DATA, cased(c"D", is_originator(o, row, s)))
+    elif not me.marks & M_ACK:
+        once(j, row, me, M_ACK, cased(c"A", is_originator(o, row, s)))
+    me.last = last
+    me.reach += g.payload
+    add_ip_bytes(j, row, s, g.ip_bytes)
+    return True
+
+
 cdef ns_t journal_seen(
     void *context, Observer *o, row_t row, int s, const Segment *g, uint16_t verdict
 ) noexcept nogil:
@@ -447,6 +493,8 @@ cdef ns_t journal_seen(
     cdef Journal *j = <Journal *>context
     cdef Page *p
     cdef uint32_t number
+    cdef uint16_t deleting
+    cdef ns_t end_ns
     if row >= j.capacity and not journal_grow(j, row):
         return 0
     p = &j.pages[row]
@@ -459,6 +507,15 @@ cdef ns_t journal_seen(
             if sent_by_responder(j, g):
                 observer_set_originator(o, row, 1 - s)
                 add_letter(j, row, c"^")
+    if (
+        not verdict & UNUSUAL and not g.flags & (SYN | FIN | RST) and g.flags & ACK and g.window != 0
+        and plain(j, o, row, s, g)
+    ):
+        if verdict & V_CHANGED and p.rtt_ns == 0 and is_originator(o, row, s):
+            measure(o, row, p, g)
+        return KEEP_TIMER if j.zeek else 0
+    end_ns = p.end_ns
+    deleting = p.flags & P_DELETE
     if not verdict & V_VOID and (j.zeek or not verdict & (V_SUSPECT | V_ILLEGAL)):
         note(j, o, row, s, g, verdict)
     elif not verdict & V_VOID:                      # the observer did not believe it: it leaves a letter
@@ -470,7 +527,9 @@ cdef ns_t journal_seen(
         add_counted(j, row, cased(c"C", is_originator(o, row, s)), &margin_of(j, row).bad_checksums[s])
     if not j.zeek:
         return 0 if not verdict & V_VOID or verdict & V_NEW else KEEP_TIMER
-    if verdict & V_NEW or g.flags & (FIN | RST) or p.flags & P_DELETE or check_matters(p):
+    if verdict & V_NEW or p.end_ns != end_ns or p.flags & P_DELETE != deleting or (
+        not p.flags & (P_CHECKED | P_DELETE) and check_matters(p)
+    ):
         return next_look(j, o, row, o.engine.table.now_ns)
     return KEEP_TIMER
 
@@ -551,7 +610,7 @@ cdef inline void note(
     if me.state == Z_INACTIVE or g.flags & (SYN | FIN | RST):
         answer = next_state(j, o, row, s, g)
     if verdict & V_CHANGED and p.rtt_ns == 0 and orig:
-        measure(o, row, p, g, verdict)
+        measure(o, row, p, g)
 
     if g.flags & ACK and stream_ack(j, o, row, 1 - s, <uint64_t>acked):
         at_end(j, o, row, 1 - s)
@@ -563,7 +622,7 @@ cdef inline void note(
         close_side(j, o, row, s, (answer & DO_TELL) != 0)
 
 
-cdef void measure(Observer *o, row_t row, Page *p, const Segment *g, uint16_t verdict) noexcept nogil:
+cdef void measure(Observer *o, row_t row, Page *p, const Segment *g) noexcept nogil:
     """The round trip of a handshake, if it was seen whole and nothing of it was repeated (Karn: else it is ambiguous)."""
     cdef const Row *line = &o.engine.table.rows[row]
     cdef const Observed *cold = <const Observed *>store_cold(&o.engine.table, row)

@@ -17,6 +17,7 @@ cdef enum:                      # in the order of FORMATS
 cdef struct Layout:
     int      format
     int      n
+    int      histories          # how many of the fields are histories, which have no bound of their own
     uint8_t  field[64]
 
 cdef void put_entry(Text *t, const Layout *layout, const Entry *e) noexcept nogil

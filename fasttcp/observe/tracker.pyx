@@ -275,6 +275,15 @@ cdef class Tracker:
         self.busy = False
         return taken
 
+    def discard(self):
+        """Let go of the entries that wait; they stay in the counts."""
+        cdef size_t i
+        _enter(self)
+        for i in range(self.journal.n_entries):
+            entry_free(&self.journal.entries[i])
+        self.journal.n_entries = 0
+        self.busy = False
+
     def write(self, str form, fields=None):
         """The entries that wait as lines of a log (`logs.FORMATS`), bytes."""
         cdef Text text
