@@ -251,6 +251,7 @@ cdef void learn_syn(Row *line, int side, const Segment *segment) noexcept nogil:
         shift = segment.wscale if segment.wscale <= MAX_SHIFT else MAX_SHIFT
     line.flags = <uint16_t>((line.flags & ~(15 << at)) | (shift << at) | (ROW_SCALED_0 << side))
     line.seat.half[side].snd_nxt = segment.seq + 1 + segment.payload
+    line.seat.half[1 - side].rcv_nxt = segment.seq  # nothing is acknowledged yet: where "newer" is counted from
 
 
 # ---- one segment on a known connection -------------------------------------------------------------------------------
@@ -316,7 +317,9 @@ cdef uint16_t see_syn(Observer *o, row_t row, int s, const Segment *segment) noe
 
 cdef void learn_syn_late(Row *line, int s, const Segment *segment) noexcept nogil:
     cdef seq_t snd_nxt = line.seat.half[s].snd_nxt
+    cdef seq_t acknowledged = line.seat.half[1 - s].rcv_nxt
     learn_syn(line, s, segment)
+    line.seat.half[1 - s].rcv_nxt = acknowledged
     if seq_lt(line.seat.half[s].snd_nxt, snd_nxt):
         line.seat.half[s].snd_nxt = snd_nxt
 
@@ -355,13 +358,13 @@ cdef bint infer_handshake(Observer *o, row_t row, int s, const Segment *segment)
     cdef int r = 1 - s
     if line.state[s] == S_SYN_SENT:                 # it has received a SYN+ACK that was not captured
         cold.isn[r] = segment.ack - 1
-        line.seat.half[r].snd_nxt = segment.ack
+        line.seat.half[r].snd_nxt = line.seat.half[s].rcv_nxt = segment.ack
         fire(&o.engine, row, s, E_RCV_SYN_ACK, segment, segment.time_ns)
     elif line.state[r] == S_SYN_SENT:               # the responder speaks, its SYN+ACK was not captured ...
         if segment.ack != line.seat.half[r].snd_nxt:
             return False                            # ... or it challenges a SYN that hit an old connection
         cold.isn[s] = segment.seq - 1
-        line.seat.half[s].snd_nxt = segment.seq
+        line.seat.half[s].snd_nxt = line.seat.half[r].rcv_nxt = segment.seq
         fire(&o.engine, row, r, E_RCV_SYN_ACK, segment, segment.time_ns)
     if line.state[r] == S_SYN_RCVD and (
         segment.ack == line.seat.half[r].snd_nxt and syn_seen(line, r) or seq_lt(cold.isn[r], segment.ack)
