@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memset
 
 from fasttcp.core.hash cimport HashKey, Key, hash_of_row
 from fasttcp.core.index cimport (
-    Index, index_delete, index_find, index_insert, index_peek, index_prefetch, key_is_of,
+    Index, index_delete, index_find, index_home, index_insert, index_peek, index_prefetch, key_is_of,
 )
 from fasttcp.core.layout cimport NO_ROW, NO_TIMER, ROW_IPV6, Cold, Row, ns_t, row_t, tick_t
 from fasttcp.core.memory cimport Block
@@ -109,12 +109,13 @@ cdef inline tick_t store_tick_after(const Table *t, uint32_t timeout_ticks) noex
 
 # ------------------------------------------------------------------------------------------------------------- look-up
 
-cdef inline void store_prefetch(const Table *t, const Key *k) noexcept nogil:
-    index_prefetch(&t.index, k.hash)
+cdef inline void store_prefetch(const Table *t, Key *k) noexcept nogil:
+    k.home = index_home(&t.index, k.hash)
+    prefetch_write(&t.index.bucket[k.home])
 
 
 cdef inline void store_peek(const Table *t, Key *k) noexcept nogil:
-    k.hint = index_peek(&t.index, k.hash)
+    k.hint = index_peek(&t.index, k.hash, k.home)
 
 
 cdef inline bint store_find(const Table *t, const Key *k, row_t *row) noexcept nogil:
