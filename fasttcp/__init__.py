@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         TupleInUse,
         WrongThread,
     )
+    from fasttcp.observe.track import Track, track
+    from fasttcp.observe.tracker import Connection
     from fasttcp.profiles import (
         BSD,
         LINUX,
@@ -68,6 +70,8 @@ _HOMES = {
         "TupleInUse",
         "WrongThread",
     ),
+    "fasttcp.observe.track": ("Track", "track"),
+    "fasttcp.observe.tracker": ("Connection",),
     "fasttcp.profiles": ("BSD", "LINUX", "RFC9293", "ZEEK", "Profile", "profile"),
     "fasttcp.spec": ("TRANSITIONS", "Action", "Event", "State", "Transition", "transition"),
     "fasttcp.verdicts": ("Verdict",),
@@ -83,6 +87,7 @@ __all__ = [
     "ZEEK",
     "Action",
     "CaptureError",
+    "Connection",
     "ConnectionTable",
     "Event",
     "FastTCPError",
@@ -99,12 +104,14 @@ __all__ = [
     "StateError",
     "TableFull",
     "TraceStep",
+    "Track",
     "Transition",
     "TupleInUse",
     "Verdict",
     "WrongThread",
     "__version__",
     "profile",
+    "track",
     "transition",
 ]
 

@@ -1,10 +1,11 @@
-"""The command `fasttcp`: one verb, one file. This file knows no more of a verb than its name and its file.
+"""The command `fasttcp`: one verb, one file. This file knows no more of a verb than its name.
 
-A verb's file has `SUMMARY`, `add_arguments(parser)` and `run(args) -> exit status`, and imports what it works with inside
-`run`, so that `fasttcp --help` is as fast as Python starts. Whatever a user can do wrong ends in one line on stderr.
+A verb's file has `add_parser(subparsers)`, which sets `run`, a function of the parsed arguments that returns the exit status.
+It imports what it works with inside `run`, and only the file of the verb that was asked for is loaded, so that the command
+is there as fast as Python starts. Whatever a user can do wrong ends in one line on stderr.
 
-Exit status: 0; 1 when there was nothing that could be read; 2 for wrong arguments; 130 after Ctrl-C; 141 is what a shell
-shows for a program that wrote into a closed pipe, but `fasttcp track ... | head` is fine and says nothing: 0.
+Exit status: 0; 1 when there was nothing that could be read; 2 for wrong arguments; 130 after Ctrl-C. A reader that has enough
+(`fasttcp track ... | head`) is no failure: 0, and nothing on stderr.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
-VERBS = ("track",)
+VERBS = ("track", "churn")
 DESCRIPTION = "The state of TCP connections: out of captures, in tables, under load."
 
 
@@ -39,14 +40,9 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fasttcp", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name in VERBS:
-        module = importlib.import_module(f"fasttcp.cli.{name}")
-        verb = verbs.add_parser(
-            name, help=module.SUMMARY, description=module.__doc__, allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        module.add_arguments(verb)
-        verb.set_defaults(run=module.run)
+    asked = next((word for word in argv if not word.startswith("-")), None)
+    for name in (asked,) if asked in VERBS else VERBS:
+        importlib.import_module(f"fasttcp.cli.{name}").add_parser(verbs)
     return parser
 
 

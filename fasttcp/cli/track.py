@@ -15,12 +15,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fasttcp.observe.track import Track
 
-SUMMARY = "show every TCP connection of a capture"
+__all__ = ["add_parser", "run"]
+
 FORMATS = ("table", "zeek", "json", "csv")
 PROGRESS_SECONDS = 0.2
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_parser(subparsers: Any) -> None:
+    """The verb and its options."""
+    parser = subparsers.add_parser(
+        "track", help="show every TCP connection of a capture", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.set_defaults(run=run)
     parser.add_argument("files", metavar="FILE", nargs="+", help="captures, directories of captures, or -")
     parser.add_argument("--format", choices=FORMATS, help="how to write connections (default: table)")
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
@@ -43,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Exit status 0; 1 when nothing could be read; 130 when interrupted."""
     if args.fields == "help":
         return _list_fields()
     from fasttcp.errors import FastTCPError

@@ -53,6 +53,7 @@ cdef enum:
     INFO_IPV6 = 0x01            # the IP header was version 6
     INFO_BAD_CHECKSUM = 0x02    # the TCP checksum was present, complete, and wrong
     INFO_BAD_HEADER = 0x04      # data offset below 5 or beyond the segment: ports are known, nothing else is
+    INFO_CUT = 0x08             # the capture holds only the front of it
 
 
 cdef struct Segment:

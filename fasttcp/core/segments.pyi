@@ -11,6 +11,7 @@ __all__ = [
     "FIN",
     "INFO_BAD_CHECKSUM",
     "INFO_BAD_HEADER",
+    "INFO_CUT",
     "INFO_IPV6",
     "OPT_MSS",
     "OPT_SACK_PERMITTED",
@@ -44,6 +45,7 @@ OPT_TIMESTAMPS: int
 INFO_IPV6: int
 INFO_BAD_CHECKSUM: int
 INFO_BAD_HEADER: int
+INFO_CUT: int
 SEGMENT_BYTES: int
 SEGMENT_DTYPE: dict[str, Any]
 

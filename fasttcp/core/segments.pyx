@@ -24,7 +24,7 @@ from fasttcp.core.layout cimport Segment as SegmentRecord
 from fasttcp.errors import SegmentError
 
 __all__ = [
-    "ACK", "CWR", "ECE", "FIN", "INFO_BAD_CHECKSUM", "INFO_BAD_HEADER", "INFO_IPV6", "OPT_MSS", "OPT_SACK_PERMITTED",
+    "ACK", "CWR", "ECE", "FIN", "INFO_BAD_CHECKSUM", "INFO_BAD_HEADER", "INFO_CUT", "INFO_IPV6", "OPT_MSS", "OPT_SACK_PERMITTED",
     "OPT_TIMESTAMPS", "OPT_WSCALE", "PSH", "RST", "SEGMENT_BYTES", "SEGMENT_DTYPE", "SYN", "URG", "Segment",
     "SegmentBatch", "flag_names",
 ]
@@ -44,6 +44,7 @@ OPT_TIMESTAMPS = layout.OPT_TIMESTAMPS
 INFO_IPV6 = layout.INFO_IPV6
 INFO_BAD_CHECKSUM = layout.INFO_BAD_CHECKSUM
 INFO_BAD_HEADER = layout.INFO_BAD_HEADER
+INFO_CUT = layout.INFO_CUT
 
 SEGMENT_BYTES = sizeof(SegmentRecord)
 

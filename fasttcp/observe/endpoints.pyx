@@ -14,7 +14,7 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_
 from libc.string cimport memset
 
 from fasttcp.core.layout cimport (
-    ACK, FIN, INFO_BAD_CHECKSUM, INFO_BAD_HEADER, ROW_SIDE_1_OPENED, RST, SYN, Observed, Row, Segment, ns_t, row_t,
+    ACK, FIN, INFO_BAD_CHECKSUM, INFO_BAD_HEADER, INFO_CUT, ROW_SIDE_1_OPENED, RST, SYN, Observed, Row, Segment, ns_t, row_t,
 )
 from fasttcp.core.names cimport S_ESTABLISHED
 from fasttcp.core.observer cimport (
@@ -31,7 +31,6 @@ from fasttcp.observe.page cimport (
 from fasttcp.observe.stream cimport may_be_at_end, stream_ack, stream_data, stream_pending
 
 cdef enum:
-    INFO_CUT = 0x08             # not all of the payload was captured
     FAR = 1 << 20               # a SYN or RST this far from the highest number says nothing about it
     UNUSUAL = V_NEW | V_VOID | V_LATE | V_SUSPECT | V_ILLEGAL
     SPECIAL = M_CLOSED | M_ENDS | M_GIVEN_UP | M_RANGES | M_EOF | M_LAST_WRAPPED | M_ACK_WRAPPED
@@ -446,6 +445,11 @@ cdef inline void add_ip_bytes(Journal *j, row_t row, int s, uint32_t n) noexcept
         margin_of(j, row).ip_carry[s] += 1
 
 
+cdef inline bint cut(const Journal *j, const Segment *g) noexcept nogil:
+    """Zeek puts data together, so what the capture has cut short was never there; for us its numbers are enough."""
+    return j.zeek and g.info & INFO_CUT != 0
+
+
 cdef inline bint plain(Journal *j, const Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
     """An ACK, with data or without, where nothing is missing or closing: all that `note` would do. False: it is no such one."""
     cdef Page *p = &j.pages[row]
@@ -464,7 +468,7 @@ cdef inline bint plain(Journal *j, const Observer *o, row_t row, int s, const Se
     elif (
         g.seq != me.last or last < me.last or me.reach != number or <int32_t>(number - me.trim) < 0
         or (me.acked - me.start <= 1 and number + g.payload > j.max_initial_window)
-        or number + g.payload - me.trim > j.max_unacknowledged or g.info & INFO_CUT
+        or number + g.payload - me.trim > j.max_unacknowledged or cut(j, g)
     ):
         return False
     if g.ack != peer.acked:
@@ -615,7 +619,7 @@ cdef inline void note(
     if g.flags & ACK and stream_ack(j, o, row, 1 - s, <uint64_t>acked):
         at_end(j, o, row, 1 - s)
     me.marks |= M_SPOKEN
-    if g.payload != 0 and number >= 0 and not g.flags & RST and not g.info & INFO_CUT:
+    if g.payload != 0 and number >= 0 and not g.flags & RST and not cut(j, g):
         stream_data(j, row, s, <uint64_t>number + ((g.flags & SYN) >> 1), g.payload)
     at_end(j, o, row, s)
     if answer & DO_CLOSE:

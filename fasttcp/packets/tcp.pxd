@@ -8,7 +8,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fasttcp.core.layout cimport (
-    INFO_BAD_CHECKSUM, INFO_BAD_HEADER, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WSCALE, Segment,
+    INFO_BAD_CHECKSUM, INFO_BAD_HEADER, INFO_CUT, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WSCALE, Segment,
 )
 from fasttcp.packets.bytes cimport be16, be32, sum_bytes, sums_up
 
@@ -79,5 +79,7 @@ cdef inline void read_tcp(
         else:
             read_options(s, p + TCP_HEADER, p + header)
     # Cut short by the snapshot length, a checksum can be neither right nor wrong.
-    if validate and captured == length and not sums_up(pseudo + sum_bytes(p, length)):
+    if captured != length:
+        s.info |= INFO_CUT
+    elif validate and not sums_up(pseudo + sum_bytes(p, length)):
         s.info |= INFO_BAD_CHECKSUM
