@@ -1,8 +1,9 @@
+import os
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal, TypeAlias
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, Self
 
 from fasttcp.core.records import Records
 from fasttcp.core.segments import Segment
@@ -63,4 +64,7 @@ class ConnectionTable:
     def now_ns(self) -> int: ...
     @property
     def nbytes(self) -> int: ...
+    def save(self, path: str | os.PathLike[str]) -> None: ...
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self: ...
     def check_invariants(self) -> None: ...
