@@ -475,6 +475,14 @@ cdef class ConnectionTable:
             raise MemoryError("no memory for the summaries of a table")
         return records_take(<char *>data, n, sizeof(Summary), SUMMARY_LAYOUT)
 
+    def __arrow_c_stream__(self, requested_schema=None):
+        """The live connections as an Arrow stream: `polars.DataFrame(table)`, `pyarrow.table(table)`. A copy of one moment."""
+        return self.summaries().__arrow_c_stream__(requested_schema)
+
+    def __arrow_c_schema__(self):
+        """The columns of that stream."""
+        return records_new(0, sizeof(Summary), SUMMARY_LAYOUT).__arrow_c_schema__()
+
     def take_ended(self):
         """Summaries of the connections that ended since the last call, in the order in which the table let go of them.
 
