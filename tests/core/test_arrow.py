@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from table_traffic import ISN_A, ISN_B, MS, B, S, batch_of, clients, closing, feed, observer, opening, send
+from table_traffic import ISN_A, ISN_B, B, S, batch_of, clients, closing, feed, observer, opening, send
 
 from fasttcp import Event, State
 
@@ -127,7 +127,7 @@ def read(source):
 def busy():
     table = observer(512, keep_ended=True)
     feed(table, *(s for a in clients(100) for s in opening(5 * S, a)))
-    feed(table, *opening(5 * S, ("2001:db8::1", 7), ("fe80::1:0:0:1", 80)), send(6 * S, B, clients(1)[0], "ACK", ISN_B + 1, ISN_A + 1, 9))
+    feed(table, *opening(5 * S, ("2001:db8::1", 7), ("fe80::1:0:0:1", 80)), send(6 * S, B, clients(100)[50], "ACK", ISN_B + 1, ISN_A + 1, 9))
     feed(table, *(s for a in clients(30) for s in closing(7 * S, a)))
     return table
 
@@ -293,7 +293,7 @@ def test_pyarrow():
     del found
     assert pyarrow.total_allocated_bytes() <= before
     table.advance(100 * S)
-    assert set(pyarrow.table(table.take_ended()).column("ended_by").to_pylist()) == {"TIMEOUT_2MSL"}
+    assert set(pyarrow.table(table.take_ended())["ended_by"].to_pylist()) == {"TIMEOUT_2MSL"}
     assert pyarrow.table(observer()).num_rows == 0
 
 
@@ -323,5 +323,4 @@ def test_pandas():
         pytest.skip("pandas before 3.0 has no DataFrame.from_arrow")
     frame = pandas.DataFrame.from_arrow(busy())
     assert frame.groupby("orig_state", observed=True).size().to_dict() == {"ESTABLISHED": 71, "TIME_WAIT": 30}
-    assert (frame["last_ns"] - frame["first_ns"]).max() == pandas.Timedelta(milliseconds=2000 + 5)
-    assert MS == 1_000_000
+    assert (frame["last_ns"] - frame["first_ns"]).max() == pandas.Timedelta(milliseconds=2002)
