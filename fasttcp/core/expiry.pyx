@@ -4,17 +4,20 @@ A connection whose time is up is over from that moment on, also while `endpoint_
 budget): a segment or a call that meets it finds nobody. Retransmissions are only ever late.
 """
 
+from libc.stdint cimport uint32_t, uint64_t
+
 from fasttcp.core.actions cimport finish, step
 from fasttcp.core.layout cimport Tcb, ns_t, row_t
 from fasttcp.core.names cimport (
     E_GIVE_UP, E_KEEPALIVE, E_PROBE_WINDOW, E_RETRANSMIT, E_TIMEOUT_2MSL, E_TIMEOUT_FIN_WAIT_2, S_SYN_SENT,
 )
-from fasttcp.core.store cimport store_advance, store_deadline_ns, store_disarm, store_see
+from fasttcp.core.store cimport Table, store_advance, store_deadline_ns, store_disarm, store_see
 from fasttcp.core.tcb cimport (
     TIMER_2MSL, TIMER_FIN_WAIT_2, TIMER_KEEPALIVE, TIMER_NONE, TIMER_PERSIST, Endpoint, Outcome, Work, outcome_clear,
     work_begin,
 )
 from fasttcp.core.timeouts cimport retry_limit
+from fasttcp.core.wheel cimport WHEEL_SLOTS
 
 cdef enum:
     DUE_BATCH = 64
@@ -76,3 +79,16 @@ cdef bint end_overdue(Endpoint *e, row_t row) noexcept nogil:
     store_disarm(&e.engine.table, row)
     endpoint_timer(e, row, e.engine.table.now_ns, &told)
     return True
+
+
+cdef bint next_timer(const Table *t, ns_t *when_ns) noexcept nogil:
+    cdef uint32_t i
+    cdef uint64_t tick
+    if t.wheel.entries == 0:
+        return False
+    for i in range(WHEEL_SLOTS):
+        if t.wheel.head[(t.wheel.cursor + i) & (WHEEL_SLOTS - 1)] != 0:
+            tick = t.wheel.cursor + i + t.wheel.skipped
+            when_ns[0] = max(<ns_t>(<uint64_t>t.epoch_ns + tick * t.tick_ns), t.now_ns)
+            return True
+    return False
