@@ -2,7 +2,7 @@
 #
 #      calls (open, listen, send, read, close, abort)          segments that arrive          timers that are due
 #                        |                                            |                             |
-#                    calls.pyx                                  arrivals.pyx                    calls.pyx
+#                    calls.pyx                                  arrivals.pyx                   expiry.pyx
 #                        |                          (no row: listening.pyx, as CLOSED or LISTEN)    |
 #                        +-----------------------> events, in order <-------------------------------+
 #                                                        |
@@ -38,5 +38,5 @@ from fasttcp.core.tcb cimport Endpoint
 # e.engine.table (SEAT_ENDPOINT, cold records of sizeof(EndpointCold)) and e.engine.trace, and closes them. MemoryError.
 cdef int endpoint_init(Endpoint *e, object profile, const uint64_t *secret, size_t output_limit) except -1
 cdef void endpoint_fini(Endpoint *e) noexcept nogil
-# AssertionError naming the first broken promise and its row.
+# InvariantError naming the first broken promise and its row.
 cdef int endpoint_check(Endpoint *e) except -1

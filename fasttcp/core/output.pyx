@@ -16,7 +16,7 @@ from fasttcp.core.layout cimport (
     ACK, INFO_IPV6, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WSCALE, ROW_IPV6, RST, SYN, Row, Segment, ns_t, seq_t,
 )
 from fasttcp.core.tcb cimport (
-    OUT_SENT, TCB_SACK, TCB_SCALED, TCB_TIMESTAMPS, TCB_TS_RECENT, Endpoint, EndpointCold, Output, OutputChunk, Work,
+    TCB_SACK, TCB_SCALED, TCB_TIMESTAMPS, TCB_TS_RECENT, Endpoint, EndpointCold, Output, OutputChunk, Work,
     addresses_of, local_shift, since_epoch,
 )
 
@@ -165,7 +165,7 @@ cdef bint emit(Work *w, uint16_t flags, seq_t seq, uint32_t payload) noexcept no
     set_length(s)
     c.segments[0] += 1
     e.counts.segments_out += 1
-    w.out.flags |= OUT_SENT
+    w.out.sent += 1
     return True
 
 
