@@ -13,7 +13,7 @@ Order of looking in a connection (the first that fits decides):
     9  FIN, of this segment or one that waited            RCV_FIN, RCV_FIN_AGAIN
 
 Must not live here: what follows from an event (spec.py), how it is carried out (actions.pyx).
-Cost: the row's line, the first line of its cold record, one index line; all three are fetched ahead in a batch.
+Cost: the row's line, two lines of its cold record, one index line; all are fetched ahead in a batch.
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
@@ -69,6 +69,7 @@ cdef void endpoint_batch(Endpoint *e, const Segment *segments, size_t n, Outcome
             store_peek(&e.engine.table, &keys[i])
             if keys[i].hint != NO_ROW:
                 prefetch_write(store_cold(&e.engine.table, keys[i].hint))
+                prefetch_write(<char *>store_cold(&e.engine.table, keys[i].hint) + 64)
         for i in range(m):
             _receive(e, &segments[at + i], segments[at + i].time_ns, &keys[i], &outcomes[at + i])
         at += m

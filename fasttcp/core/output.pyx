@@ -84,6 +84,25 @@ cdef size_t output_take(Output *q, Segment *into, size_t n) noexcept nogil:
     return taken
 
 
+cdef bint output_put(Output *q, const Segment *s) noexcept nogil:
+    cdef Segment *place = _slot(q)
+    if place == NULL:
+        return False
+    place[0] = s[0]
+    return True
+
+
+cdef void output_copy(const Output *q, Segment *into) noexcept nogil:
+    cdef const OutputChunk *chunk = q.head
+    cdef size_t begin = q.read, run
+    while chunk != NULL:
+        run = (q.write if chunk == q.tail else CHUNK_SEGMENTS) - begin
+        memcpy(into, &chunk.segment[begin], run * sizeof(Segment))
+        into += run
+        chunk = chunk.next
+        begin = 0
+
+
 cdef uint32_t timestamp_clock(Endpoint *e) noexcept nogil:
     """Now in ticks of the timestamp clock (RFC 7323 section 5.4). A division only where a new tick begins."""
     cdef ns_t now = e.engine.table.now_ns

@@ -24,10 +24,8 @@ from fasttcp.core.hash cimport Key, key_endpoint, key_observed
 from fasttcp.core.layout cimport INFO_BAD_CHECKSUM, INFO_BAD_HEADER, NO_ROW, Observed, Row, Segment, ns_t, row_t
 from fasttcp.core.machine cimport EVENT_SLOTS, machine_actions
 from fasttcp.core.names cimport A_NEVER, N_STATES
-from fasttcp.core.observer cimport (
-    Observer, Tallies, Verdict, observe, observe_batch, observer_advance,
-)
-from fasttcp.core.output cimport OUTPUT_LIMIT
+from fasttcp.core.observer cimport Observer, Tallies, Verdict, observe, observe_batch, observer_advance
+from fasttcp.core.output cimport OUTPUT_LIMIT, output_copy, output_put
 from fasttcp.core.records cimport Records, column_new, records_new, records_take
 from fasttcp.core.seat cimport Engine
 from fasttcp.core.snapshot cimport (
@@ -36,10 +34,10 @@ from fasttcp.core.snapshot cimport (
 from fasttcp.core.store cimport (
     EVICT_CLASSES, EVICT_NONE, SEAT_ENDPOINT, SEAT_OBSERVER, STORE_EVICT, STORE_LAZY, STORE_OK, Table, store_behind,
     store_bytes, store_check, store_close, store_find, store_grow_addr6, store_handle, store_in_use, store_open,
-    store_overdue, store_rebuild, store_reclass, store_row_of, store_set_horizon,
+    store_overdue, store_rebuild, store_reclass, store_set_horizon,
 )
 from fasttcp.core.summary cimport LIVE, EndLog, Summary, endlog_close, endlog_observed, summarize_observed
-from fasttcp.core.tcb cimport Endpoint, EndpointCold, Outcome
+from fasttcp.core.tcb cimport Counts, Endpoint, EndpointCold, Outcome
 from fasttcp.core.trace cimport Step, Trace, trace_close, trace_open
 from fasttcp.core.turn cimport turn_give
 from fasttcp.core.verdicts cimport V_FULL
@@ -148,7 +146,7 @@ cdef int open_store(Engine *engine, int seat, dict layout, const char *secret) e
         store_open(
             &engine.table, seat, layout["capacity"], layout["max_capacity"],
             sizeof(Observed) if seat == SEAT_OBSERVER else sizeof(EndpointCold), layout["tick_ns"], words,
-            layout["flags"],
+            layout["flags"] | (STORE_EVICT if layout["evict"] else 0),
         )
         store_set_horizon(&engine.table, layout["horizon_ns"])
         trace_open(&engine.trace, layout["trace"])
@@ -235,10 +233,10 @@ cdef int open_table(
         "tick_ns": whole("tick_ns", tick_ns, 1, 10**12),
         "trace": whole("trace", trace, 0, 1 << 32),
         "evict": on_full == "evict",
-        "flags": flags | (STORE_EVICT if on_full == "evict" else 0),
         "horizon_ns": profile.time_wait_ns,
         "accept_all": bool(accept_all),
         "read_all": bool(read_all),
+        "flags": flags,
     }
     most = whole("output_limit", output_limit, 1, 1 << 40)
     self.keep_ended = bool(keep_ended)
@@ -623,8 +621,6 @@ cdef class ConnectionTable(Application):
         Cost: about 110 bytes a connection, 1 GB/s; other threads wait.
         """
         ready(self)
-        if self.observer == NULL:
-            raise StateError("only a table in the observer seat can be saved: an endpoint's peers would not wait for it")
         with replacing(path) as file:
             enter(self)
             try:
@@ -730,7 +726,10 @@ cdef Step *steps_of(const Trace *trace, uint64_t handle, size_t *count) noexcept
 
 cdef dict _sizes():
     """How the data of a saved table are to be read; another machine or build may differ."""
-    return {"byteorder": sys.byteorder, "row": sizeof(Row), "step": sizeof(Step), "summary": sizeof(Summary)}
+    return {
+        "byteorder": sys.byteorder, "row": sizeof(Row), "step": sizeof(Step), "summary": sizeof(Summary),
+        "segment": sizeof(Segment),
+    }
 
 
 cdef int write_table(ConnectionTable self, write) except -1:
@@ -746,8 +745,16 @@ cdef int write_table(ConnectionTable self, write) except -1:
         "max_capacity": t.max_rows, "keep_ended": self.keep_ended, "trace": trace.capacity, "written": trace.written,
         "high": t.high, "free": t.free, "started": t.started, "epoch_ns": t.epoch_ns, "now_ns": t.now_ns,
         "skipped": t.wheel.skipped, "never": self.engine.never, "ended_lost": self.ended.lost,
-        "ended": self.ended.count, "tallies": dict(self.observer.tallies),
+        "ended": self.ended.count,
     }
+    if self.endpoint != NULL:
+        head |= {
+            "accept_all": self.endpoint.auto_accept, "read_all": self.endpoint.auto_read,
+            "output_limit": self.endpoint.output.limit, "output": self.endpoint.output.count,
+            "next_port": self.endpoint.next_port, "tallies": dict(self.endpoint.counts),
+        }
+    else:
+        head["tallies"] = dict(self.observer.tallies)
     snapshot_begin(write, head)
     snapshot_put(write, "rows", t.rows, t.high * sizeof(Row))
     snapshot_put(write, "cold", t.cold, t.high * t.cold_stride)
@@ -761,6 +768,8 @@ cdef int write_table(ConnectionTable self, write) except -1:
     snapshot_put(write, "order", <const char *>order, len(order))
     snapshot_put(write, "steps", trace.steps, min(trace.written, trace.capacity) * sizeof(Step))
     snapshot_put(write, "ended", self.ended.data, self.ended.count * sizeof(Summary))
+    if self.endpoint != NULL:
+        write_output(self.endpoint, write)
     snapshot_end(write)
     return 0
 
@@ -781,6 +790,7 @@ cdef int read_table(ConnectionTable self, SnapshotReader reader) except -1:
     cdef row_t row
     cdef uint64_t written
     cdef Tallies tallies
+    cdef Counts counts
     cdef bytearray order
     for name, size in _sizes().items():
         if head[name] != size:
@@ -791,15 +801,21 @@ cdef int read_table(ConnectionTable self, SnapshotReader reader) except -1:
     # Pages come with their first use: what the head claims costs no memory before the rows are there.
     open_table(
         self, head["capacity"], head["max_capacity"], Profile.from_dict(head["profile"]), head["seat"], head["seed"], secret,
-        head["on_full"], head["tick_ns"], head["trace"], head["keep_ended"], True, True, OUTPUT_LIMIT, STORE_LAZY,
+        head["on_full"], head["tick_ns"], head["trace"], head["keep_ended"], head.get("accept_all", True),
+        head.get("read_all", True), head.get("output_limit", OUTPUT_LIMIT), STORE_LAZY,
     )
     t = &self.engine.table
     high = whole("high", head["high"], 0, t.capacity)
     if head["cold"] != t.cold_stride:
         raise ValueError(f"cold is {head['cold']!r} there and {t.cold_stride} here")
     written = whole("written", head["written"], 0, (1 << 64) - 1)
-    tallies = head["tallies"]
-    self.observer.tallies = tallies
+    if self.endpoint != NULL:
+        counts = head["tallies"]
+        self.endpoint.counts = counts
+        self.endpoint.next_port = whole("next_port", head["next_port"], 0, (1 << 32) - 1)
+    else:
+        tallies = head["tallies"]
+        self.observer.tallies = tallies
     self.engine.never = whole("never", head["never"], 0, (1 << 64) - 1)
     self.ended.lost = whole("ended_lost", head["ended_lost"], 0, (1 << 64) - 1)
 
@@ -846,7 +862,30 @@ cdef int read_table(ConnectionTable self, SnapshotReader reader) except -1:
         raise MemoryError(f"no memory for {length} bytes of ended connections")
     snapshot_take(reader, "ended", self.ended.data, length)
     self.ended.count = self.ended.capacity = length // sizeof(Summary)
+    if self.endpoint != NULL:
+        read_output(self.endpoint, reader, whole("output", head["output"], 0, head["output_limit"]))
     return snapshot_done(reader)
+
+
+cdef int write_output(Endpoint *e, write) except -1:
+    """The segments that wait to be sent, which go on waiting."""
+    cdef size_t n = e.output.count
+    cdef bytearray waiting = bytearray(n * sizeof(Segment))
+    output_copy(&e.output, <Segment *><char *>waiting)
+    snapshot_put(write, "output", <const char *>waiting, n * sizeof(Segment))
+    return 0
+
+
+cdef int read_output(Endpoint *e, SnapshotReader reader, size_t n) except -1:
+    cdef bytearray waiting
+    cdef size_t i
+    _expect(reader, "output", n * sizeof(Segment))
+    waiting = bytearray(n * sizeof(Segment))
+    snapshot_take(reader, "output", <char *>waiting, n * sizeof(Segment))
+    for i in range(n):
+        if not output_put(&e.output, <const Segment *>(<char *>waiting + i * sizeof(Segment))):
+            raise MemoryError(f"no memory for {n} segments that wait to be sent")
+    return 0
 
 
 cdef int move_to_newest(Table *t, row_t row, size_t high) except -1:
