@@ -57,20 +57,23 @@ def run(args: argparse.Namespace) -> int:
     from fasttcp.observe.track import track
 
     began = time.perf_counter()
+    form = args.format or "table"
+    fields = args.fields.split(",") if args.fields else None
     try:
         followed = track(
             args.files if len(args.files) > 1 else args.files[0], profile=args.profile, checksums=args.checksums,
             tunnels=not args.no_tunnels, max_connections=args.max_connections, follow=args.follow,
         )  # fmt: skip
-        pieces = followed.lines(args.format or "table", args.fields.split(",") if args.fields else None)
-        _write(next(pieces, b""))  # wrong fields are found here
+        pieces = followed.lines(form, fields)
+        followed.tracker.write(form, fields)  # nothing yet; but fields that there are not are found here
     except (OSError, FastTCPError, ValueError) as failure:
         return _fail(failure)
-    status = _read(followed, pieces, args)
+    status = _read(followed, pieces, form, fields)
     _tell_problems(followed)
     if not args.no_summary:
         # Behind a table it is part of what was asked for; a log is for programs, and nothing may stand behind it.
-        stream = sys.stdout if args.format in (None, "table") else sys.stderr
+        stream = sys.stdout if form == "table" else sys.stderr
+        sys.stdout.flush()
         print(_summary(followed, time.perf_counter() - began), end="", file=stream)
     if status == 0 and followed.packets == 0 and (followed.damages or followed.failures):
         return 1
@@ -80,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _read(followed: Track, pieces: Any, args: argparse.Namespace) -> int:
+def _read(followed: Track, pieces: Any, form: str, fields: list[str] | None) -> int:
     from fasttcp.errors import FastTCPError
 
     progress = _Progress(followed)
@@ -92,7 +95,7 @@ def _read(followed: Track, pieces: Any, args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         progress.clear()
         followed.finish()
-        _write(followed.tracker.write(args.format or "table", args.fields.split(",") if args.fields else None))
+        _write(followed.tracker.write(form, fields))
         print("fasttcp: stopped; what is above was known by then", file=sys.stderr)
         return 130
     except BrokenPipeError:

@@ -52,6 +52,7 @@ cdef struct Watch:
     void (*ended)(void *context, Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil
     char    *lines                  # one record a row, `stride` bytes apart; its first 128 are prefetched together with the row
     uint32_t stride
+    bint     names_originator       # `seen` says who opened (observer_set_originator); the observer's own view is not asked
 
 cdef struct Tallies:                # of the whole table; columns of fasttcp.ConnectionTable.tallies()
     uint64_t segments

@@ -231,13 +231,15 @@ cdef void enter(Observer *o, row_t row, int s, const Segment *segment) noexcept 
         return
     learn_syn(line, s, segment)
     if segment.flags & ACK:                         # SYN+ACK: its sender is the responder (case 53)
-        observer_set_originator(o, row, r)
+        if not o.watch.names_originator:
+            observer_set_originator(o, row, r)
         fire(&o.engine, row, r, E_OPEN_ACTIVE, segment, segment.time_ns)
         fire(&o.engine, row, s, E_OPEN_PASSIVE, segment, segment.time_ns)
         fire(&o.engine, row, s, E_RCV_SYN, segment, segment.time_ns)
         fire(&o.engine, row, r, E_RCV_SYN_ACK, segment, segment.time_ns)
     else:
-        observer_set_originator(o, row, s)
+        if not o.watch.names_originator:
+            observer_set_originator(o, row, s)
         fire(&o.engine, row, s, E_OPEN_ACTIVE, segment, segment.time_ns)
         fire(&o.engine, row, r, E_OPEN_PASSIVE, segment, segment.time_ns)
         fire(&o.engine, row, r, E_RCV_SYN, segment, segment.time_ns)

@@ -103,6 +103,7 @@ cdef int journal_open(Journal *j, Observer *o, object profile) except -1:
     if j.zeek:
         o.watch.splits = journal_splits
         o.watch.due = journal_due
+        o.watch.names_originator = True
         o.pick_up = 2
     o.watch.lines = <char *>j.pages
     o.watch.stride = sizeof(Page)

@@ -39,8 +39,8 @@ def track(
     Parameters
     ----------
     source : path, "-", bytes, binary file object, or an iterable of them
-        A directory stands for the files in it, a path with * ? [ for the files it matches. Several files are one stream in
-        the order of the times of their first segments: a connection may go on from one to the next.
+        A directory stands for the captures in it, a path with * ? [ for the files it matches. Several files are one stream
+        in the order of the times of their first segments: a connection may go on from one to the next.
     profile : str or Profile
         "zeek": rows split, time out and turn round as Zeek's do. "linux", "bsd", "rfc9293": the time-outs of nf_conntrack.
     checksums : {"validate", "ignore"}
@@ -199,12 +199,18 @@ class Track:
             try:
                 with CaptureReader(source, checksums="ignore", tunnels=self._options["tunnels"]) as reader:
                     first = next(iter(reader), None)
-            except (OSError, CaptureError) as failure:
+            except CaptureError as failure:
+                if not isinstance(source, _Found):
+                    self.failures.append(failure)
+                continue
+            except OSError as failure:
                 self.failures.append(failure)
                 continue
             timed.append((first.time_ns if first is not None else 0, place, source))
-        if sources and not timed:
-            raise self.failures[0]
+        if not timed:
+            raise self.failures[0] if self.failures else CaptureError(
+                f"none of the {len(sources)} files is a capture", os.path.dirname(sources[0])
+            )
         return [source for _, _, source in sorted(timed, key=lambda entry: entry[:2])]
 
     def _next_source(self) -> None:
@@ -231,6 +237,12 @@ class Track:
         self._done += 1
 
 
+class _Found(str):
+    """A file that was found in a directory: if it is no capture, nobody said that it was."""
+
+    __slots__ = ()
+
+
 def _sources(source: Any) -> list[Any]:
     """Files for what was given: directories and patterns are looked into, everything else stands for itself."""
     if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) and isinstance(source, Iterable):
@@ -240,7 +252,10 @@ def _sources(source: Any) -> list[Any]:
         return [source]
     path = os.fspath(source)
     if os.path.isdir(path):
-        inside = sorted(entry.path for entry in os.scandir(path) if entry.is_file() and not entry.name.startswith("."))
+        inside = [
+            _Found(entry.path) for entry in sorted(os.scandir(path), key=lambda entry: entry.name)
+            if entry.is_file() and not entry.name.startswith(".")
+        ]
         if not inside:
             raise FileNotFoundError(2, "the directory holds no files", path)
         return inside

@@ -177,7 +177,8 @@ def open_source(source: Any, *, mapped: bool = True) -> Source:
         if isinstance(name, bytes):
             name = os.fsdecode(name)
         if name == "-":
-            stdin = sys.stdin.buffer
+            # Unbuffered: BufferedReader.readinto1 waits for more, though it has some, when asked for much.
+            stdin = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
             return _attach(Source("-"), _reader(stdin, "-"))
         file = open(name, "rb", buffering=0)  # noqa: SIM115 - it outlives this function
         opened = Source(name)

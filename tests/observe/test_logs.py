@@ -1,0 +1,169 @@
+"""The lines of a log against Python's own idea of addresses, numbers, times and hashes."""
+
+import base64
+import csv
+import hashlib
+import io
+import ipaddress
+import json
+import random
+import struct
+
+import pytest
+from wire import SECOND, Wire
+
+from fasttcp.core.segments import SegmentBatch
+from fasttcp.observe.logs import DEFAULT_FIELDS, FIELDS, FORMATS, head
+from fasttcp.observe.tracker import Tracker
+from fasttcp.profiles import profile
+
+EVERY = list(FIELDS)
+
+
+def community_id(src, sport, dst, dport, seed=0):
+    """The specification's recipe, by hashlib."""
+    ends = sorted([(ipaddress.ip_address(src).packed, sport), (ipaddress.ip_address(dst).packed, dport)])
+    message = struct.pack("!H", seed) + ends[0][0] + ends[1][0] + bytes([6, 0]) + struct.pack("!HH", ends[0][1], ends[1][1])
+    return "1:" + base64.b64encode(hashlib.sha1(message).digest()).decode()
+
+
+def random_ends(chance):
+    def address(bits):
+        if bits == 32:
+            return str(ipaddress.IPv4Address(chance.choice((0, 2**32 - 1, chance.getrandbits(32), 10, 0x0A000001))))
+        groups = [chance.choice((0, 0, 0, 1, 0xF, 0x10, 0x100, 0xFFFF, chance.getrandbits(16))) for _ in range(8)]
+        groups[0] = groups[0] or 0x2001  # no mapped IPv4
+        return str(ipaddress.IPv6Address(b"".join(group.to_bytes(2, "big") for group in groups)))
+
+    bits = chance.choice((32, 128))
+    return address(bits), chance.getrandbits(16), address(bits), chance.getrandbits(16)
+
+
+@pytest.fixture(scope="module")
+def many():
+    """500 connections of one data segment each: what was put in, in order."""
+    chance = random.Random(3)
+    tracker = Tracker(profile("linux"), max_connections=1000, seed=1)
+    batch = SegmentBatch(1)
+    put_in = []
+    now = 1_700_000_000 * SECOND
+    seen = set()
+    while len(put_in) < 500:
+        src, sport, dst, dport = random_ends(chance)
+        if (src, sport) == (dst, dport) or frozenset([(src, sport), (dst, dport)]) in seen:
+            continue
+        seen.add(frozenset([(src, sport), (dst, dport)]))
+        now += chance.choice((1, 499, 500, 501, 999_999_999, chance.getrandbits(33)))
+        batch.clear()
+        batch.append(src=src, sport=sport, dst=dst, dport=dport, flags="ACK", seq=7, ack=9, payload=chance.getrandbits(12),
+                     window=5, time_ns=now, ip_bytes=chance.getrandbits(32))  # fmt: skip
+        put_in.append(batch[0])
+        tracker.apply(batch)
+    tracker.finish()
+    return tracker, put_in
+
+
+def rows_of(tracker, form, fields):
+    """The waiting entries as text; they stay where they are."""
+    tracker.discard()
+    tracker.finish()
+    return tracker.write(form, fields).decode().splitlines()
+
+
+def test_every_value_reads_as_python_would_write_it(many):
+    tracker, put_in = many
+    by_tuple = {}
+    for line in rows_of(tracker, "json", EVERY):
+        row = json.loads(line)
+        by_tuple[row["id.orig_h"], row["id.orig_p"], row["id.resp_h"], row["id.resp_p"]] = row
+    assert len(by_tuple) == len(put_in)
+    for segment in put_in:
+        row = by_tuple[segment.src, segment.sport, segment.dst, segment.dport]
+        assert row["ts"] == pytest.approx(segment.time_ns / SECOND, abs=6e-7)
+        assert row["orig_ip_bytes"] == segment.ip_bytes
+        assert row["community_id"] == community_id(segment.src, segment.sport, segment.dst, segment.dport)
+        host = f"[{segment.src}]" if ":" in segment.src else segment.src
+        assert row["originator"] == f"{host}:{segment.sport}"
+        assert (row["orig_pkts"], row["resp_pkts"], row["proto"], row["ip_proto"]) == (1, 0, "tcp", 6)
+        assert "duration" not in row
+        assert "service" not in row
+
+
+def test_community_id_of_the_specification():
+    assert community_id("128.232.110.120", 34855, "66.35.250.204", 80) == "1:LQU9qZlK+B5F3KDmev6m5PMibrg="
+
+
+def test_times_are_rounded_to_microseconds(many):
+    tracker, put_in = many
+    lines = rows_of(tracker, "zeek", ["ts"])
+    expected = sorted(f"{(segment.time_ns + 500) // 1000 / 1e6:.6f}" for segment in put_in)
+    assert sorted(lines) == expected
+
+
+def test_uids_are_unique_and_the_same_again(many):
+    tracker, _ = many
+    uids = rows_of(tracker, "zeek", ["uid"])
+    assert len(set(uids)) == len(uids)
+    assert all(len(uid) == 18 and uid[0] == "C" and uid.isalnum() for uid in uids)
+
+
+def test_formats_agree(many):
+    tracker, _ = many
+    as_json = [json.loads(line) for line in rows_of(tracker, "json", EVERY)]
+    as_csv = list(csv.DictReader(io.StringIO(head("csv", EVERY) + "\n".join(rows_of(tracker, "csv", EVERY)))))
+    as_zeek = [dict(zip(EVERY, line.split("\t"), strict=True)) for line in rows_of(tracker, "zeek", EVERY)]
+    assert len(as_json) == len(as_csv) == len(as_zeek) == 500
+    for one, two, three in zip(as_json, as_csv, as_zeek, strict=True):
+        for name in set(EVERY) - {"uid"}:  # which numbers the entries, and these were made three times
+            if name not in one:
+                assert (two[name], three[name]) == ("", "-")
+            else:
+                assert two[name] == three[name]
+                value = f"{one[name]:.6f}" if isinstance(one[name], float) else str(one[name])
+                assert two[name] == value
+
+
+def test_table_columns_stand_under_their_heads():
+    wire = Wire("linux", tracker=True)
+    wire.opened()
+    wire.closed()
+    (line,) = rows_of(wire.tracker, "table", None)
+    (titles,) = head("table").splitlines()
+    assert line.index("TIME_WAIT") == titles.index("orig_state")
+    assert line.index("ShAFaf") == titles.index("history")
+    assert titles.split() == DEFAULT_FIELDS["table"]
+
+
+def test_zeek_header_names_a_type_for_each_field():
+    lines = dict(line.split("\t", 1) for line in head("zeek").splitlines() if "\t" in line)
+    assert len(lines["#fields"].split("\t")) == len(lines["#types"].split("\t")) == len(DEFAULT_FIELDS["zeek"])
+    assert lines["#fields"].split("\t")[:22] == EVERY[:22]
+
+
+@pytest.mark.parametrize(
+    ("form", "fields", "message"),
+    [
+        ("xml", None, "no format 'xml'"),
+        ("json", ["ts", "histry"], "nearest: history"),
+        ("csv", [], "no field"),
+        ("csv", ["ts"] * 65, "at most 64"),
+    ],
+)
+def test_wrong_formats_and_fields_are_named(many, form, fields, message):
+    with pytest.raises(ValueError, match=message):
+        many[0].write(form, fields)
+
+
+def test_a_history_of_any_length_fits_any_number_of_times():
+    wire = Wire("zeek", tracker=True, ports=(40000, 7000))
+    wire.opened()
+    for i in range(2000):
+        wire.a("R", seq=10 * i)
+    (line,) = rows_of(wire.tracker, "csv", ["history"] * 60)
+    assert line == ",".join(["ShA" + "R" * 2000] * 60)
+
+
+def test_formats_have_their_fields():
+    assert set(DEFAULT_FIELDS) == set(FORMATS)
+    for names in DEFAULT_FIELDS.values():
+        assert set(names) <= set(FIELDS)

@@ -1,0 +1,128 @@
+"""Random exchanges, sane and insane, through the journal and through the naive model: every row, every value."""
+
+import random
+
+import pytest
+from wire import LETTERS, SECOND
+from zeek_model import Wrapped, play
+
+from fasttcp.core.segments import SegmentBatch
+from fasttcp.observe.tracker import Tracker
+from fasttcp.profiles import profile
+
+ZEEK = profile("zeek")
+START = 1_700_000_000 * SECOND
+ADDRESS = {"a": "198.18.0.1", "b": "198.18.0.2"}
+STEPS_NS = (1000, 1000, 1000, 1_000_000, 300_000_000, 2 * SECOND, 5 * SECOND - 1, 5 * SECOND, 6 * SECOND, 61 * SECOND, 300 * SECOND)
+
+
+class Talk:
+    """Two hosts that more or less follow TCP; `chaos` is how often they do not."""
+
+    def __init__(self, chance, chaos):
+        self.chance = chance
+        self.chaos = chaos
+        self.next = {"a": 1000, "b": 500_000}
+        self.heard = {"a": 0, "b": 0}
+        self.sent = []
+        self.now = START
+        self.out = []
+
+    def send(self, sender, flags, payload=0, seq=None, window=1000, captured=True):
+        peer = "ba"[sender == "b"]
+        s = {
+            "flags": flags, "seq": self.next[sender] if seq is None else seq, "ack": self.heard[sender] if "A" in flags else 0,
+            "payload": payload, "window": window, "ip_bytes": 40 + payload,
+        }  # fmt: skip
+        if seq is None:
+            self.next[sender] += payload + ("S" in flags) + ("F" in flags)
+            self.heard[peer] = self.next[sender]
+        self.sent.append((sender, s))
+        if captured:
+            self.put(sender, s)
+
+    def put(self, sender, s):
+        self.now += self.chance.choice(STEPS_NS[: 4 if self.chance.random() > self.chaos else None])
+        self.out.append((sender, self.now, dict(s)))
+
+    def step(self):
+        chance = self.chance
+        side = chance.choice("ab")
+        if chance.random() < self.chaos:
+            kind = chance.randrange(9)
+            if kind == 0:
+                self.send(side, chance.choice(("S", "SA", "FA", "RA", "R", "SF", "SR", "FR", "", "F", "A")), chance.choice((0, 0, 7)))
+            elif kind == 1 and self.sent:
+                self.put(*chance.choice(self.sent[-8:]))  # again, or late
+            elif kind == 2:
+                self.send(side, "PA", chance.randrange(1, 40), captured=False)
+            elif kind == 3:
+                self.next[side] += chance.randrange(1, 60)
+            elif kind == 4:
+                self.send(side, "A", 0, window=0)
+            elif kind == 5:
+                self.send(side, chance.choice(("S", "R", "A", "FA")), 0, seq=chance.choice((5, 1000, 500_000, 900, 2_000_000)))
+            elif kind == 6:
+                self.heard[side] = max(0, self.heard[side] - chance.randrange(1, 50))
+            elif kind == 7 and len(self.out) > 1:
+                (x, t, s), (y, u, r) = self.out[-2:]
+                self.out[-2:] = [(y, t, r), (x, u, s)]  # captured the other way round
+            else:
+                self.send(side, chance.choice(("S", "SA")), 0)
+            return
+        self.send(side, chance.choice(("A", "A", "PA", "PA", "PA", "FA")), chance.choice((0, 1, 10, 30)))
+
+    def run(self):
+        if self.chance.random() < 0.8:
+            self.send("a", "S")
+            self.send("b", "SA", captured=self.chance.random() > self.chaos / 2)
+            self.send("a", "A", captured=self.chance.random() > self.chaos / 2)
+        else:
+            self.heard = {"a": 500_000, "b": 1000}
+        for _ in range(self.chance.randrange(2, 40)):
+            self.step()
+        return self.out
+
+
+def ours(segments, ports):
+    tracker = Tracker(ZEEK, max_connections=16, seed=1)
+    batch = SegmentBatch(len(segments))
+    for sender, now, s in segments:
+        peer = "ba"[sender == "b"]
+        batch.append(
+            src=ADDRESS[sender], sport=ports[sender], dst=ADDRESS[peer], dport=ports[peer], time_ns=now, seq=s["seq"],
+            flags=sum(LETTERS[letter] for letter in s["flags"]), ack=s["ack"], payload=s["payload"], window=s["window"],
+            ip_bytes=s["ip_bytes"],
+        )  # fmt: skip
+    tracker.apply(batch)
+    tracker.table.check_invariants()
+    tracker.finish()
+    return [
+        {
+            "first_ns": each.first_ns,
+            "orig": "a" if each.orig_addr == ADDRESS["a"] else "b",
+            "conn_state": each.conn_state,
+            "history": each.history,
+            "duration_ns": each.duration_ns,
+            "bytes": (each.orig_bytes, each.resp_bytes),
+            "packets": (each.orig_packets, each.resp_packets),
+            "ip_bytes": (each.orig_ip_bytes, each.resp_ip_bytes),
+            "missed": each.missed_bytes,
+        }
+        for each in tracker.take()
+    ]
+
+
+@pytest.mark.parametrize("chaos", [0, 0.05, 0.2, 0.5, 0.9])
+def test_rows_are_the_models(chaos):
+    for seed in range(300):
+        chance = random.Random(f"{chaos} {seed}")
+        ports = chance.choice(({"a": 40000, "b": 7000}, {"a": 40000, "b": 80}, {"a": 443, "b": 80}))
+        segments = Talk(chance, chaos).run()
+        serves = {80, 443}.__contains__
+        try:
+            expected = play(segments, serves, ports)
+        except Wrapped:
+            continue
+        found = sorted(ours(segments, ports), key=lambda row: row["first_ns"])
+        assert found == expected, f"chaos {chaos}, seed {seed}"
