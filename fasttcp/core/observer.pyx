@@ -60,6 +60,11 @@ cdef inline bint opening(uint8_t state) noexcept nogil:
     return state == S_SYN_SENT or state == S_SYN_RCVD
 
 
+cdef inline bint fin_received(uint8_t state) noexcept nogil:
+    """A RST one below RCV.NXT is believed: its sender has not counted its own FIN (case 20; tcp_reset_check)."""
+    return state == S_CLOSE_WAIT or state == S_CLOSING or state == S_LAST_ACK
+
+
 cdef bint observer_over(Observer *o, row_t row) noexcept nogil:
     """Nothing more can come of this connection: a SYN on its 4-tuple begins another (case 51)."""
     cdef const Row *r = &o.engine.table.rows[row]
@@ -282,7 +287,7 @@ cdef uint16_t see_rst(Observer *o, row_t row, int s, const Segment *segment) noe
         believed = (
             segment.seq == sender.snd_nxt
             or segment.seq - receiver.rcv_nxt <= window
-            or segment.seq + 1 == receiver.rcv_nxt  # a FIN before it was not counted by its sender (case 20)
+            or segment.seq + 1 == receiver.rcv_nxt and fin_received(line.state[r])
         )
     if not believed:
         return V_SUSPECT
