@@ -20,10 +20,10 @@ static uint64_t word(const uint8_t *p)
     return w;
 }
 
-static double now(void)
+static double now(clockid_t clock)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -33,7 +33,7 @@ int main(int argc, char **argv)
     struct pcap_pkthdr *header;
     const uint8_t *frame;
     uint64_t packets = 0, segments = 0, payload = 0, sum = 0;
-    double began = now();
+    double began = now(CLOCK_MONOTONIC), cpu = now(CLOCK_PROCESS_CPUTIME_ID);
     pcap_t *capture = argc == 2 ? pcap_open_offline_with_tstamp_precision(argv[1], PCAP_TSTAMP_PRECISION_NANO, message) : NULL;
     int more;
 
@@ -67,7 +67,8 @@ int main(int argc, char **argv)
         sum += (uint64_t)header->ts.tv_sec * 1000000000u + (uint64_t)header->ts.tv_usec;
     }
     pcap_close(capture);
-    printf("{\"seconds\": %.6f, \"packets\": %" PRIu64 ", \"segments\": %" PRIu64 ", \"payload\": %" PRIu64 ", \"sum\": %" PRIu64 "}\n",
-        now() - began, packets, segments, payload, sum);
+    printf("{\"seconds\": %.6f, \"cpu\": %.6f, ", now(CLOCK_MONOTONIC) - began, now(CLOCK_PROCESS_CPUTIME_ID) - cpu);
+    printf("\"packets\": %" PRIu64 ", \"segments\": %" PRIu64 ", ", packets, segments);
+    printf("\"payload\": %" PRIu64 ", \"sum\": %" PRIu64 "}\n", payload, sum);
     return more == PCAP_ERROR_BREAK ? 0 : 1;
 }
