@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fasttcp.core.outcomes import Outcome
     from fasttcp.core.segments import (
         SEGMENT_DTYPE,
         Segment,
@@ -50,9 +51,10 @@ if TYPE_CHECKING:
         Transition,
         transition,
     )
-    from fasttcp.verdicts import Verdict
+    from fasttcp.verdicts import OutcomeFlag, Verdict
 
 _HOMES = {
+    "fasttcp.core.outcomes": ("Outcome",),
     "fasttcp.core.segments": ("SEGMENT_DTYPE", "Segment", "SegmentBatch"),
     "fasttcp.core.steps": ("TraceStep",),
     "fasttcp.core.table": ("ConnectionTable",),
@@ -74,7 +76,7 @@ _HOMES = {
     "fasttcp.observe.tracker": ("Connection",),
     "fasttcp.profiles": ("BSD", "LINUX", "RFC9293", "ZEEK", "Profile", "profile"),
     "fasttcp.spec": ("TRANSITIONS", "Action", "Event", "State", "Transition", "transition"),
-    "fasttcp.verdicts": ("Verdict",),
+    "fasttcp.verdicts": ("OutcomeFlag", "Verdict"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -92,6 +94,8 @@ __all__ = [
     "Event",
     "FastTCPError",
     "InvariantError",
+    "Outcome",
+    "OutcomeFlag",
     "PortsExhausted",
     "Profile",
     "ProfileError",

@@ -93,55 +93,54 @@ class Event(IntEnum):
     OPEN_ACTIVE = 1
     OPEN_REUSE = 2
     SEND = 3
-    CLOSE = 4
-    CLOSE_UNREAD = 5
-    ABORT = 6
+    SEND_UNSPECIFIED = 4
+    CLOSE = 5
+    CLOSE_UNREAD = 6
+    RELEASE = 7
+    ABORT = 8
     # segments that arrive
-    RCV_SYN = 7
-    RCV_SYN_ACK = 8
-    RCV_ACK_OF_SYN = 9
-    RCV_ACK = 10
-    RCV_ACK_OF_FIN = 11
-    RCV_DATA = 12
-    RCV_DATA_UNWANTED = 13
-    RCV_FIN = 14
-    RCV_FIN_AGAIN = 15
-    RCV_RST = 16
-    RCV_RST_PASSIVE = 17
-    RCV_RST_SUSPECT = 18
-    RCV_RST_DROPPED = 19
-    RCV_SYN_SUSPECT = 20
-    RCV_SYN_NEW = 21
-    RCV_SYN_DROPPED = 22
-    RCV_SYN_COOKIE = 23
-    RCV_COOKIE_ACK = 24
-    RCV_UNACCEPTABLE = 25
-    RCV_PAWS = 26
-    RCV_ACK_SUSPECT = 27
-    RCV_BAD_ACK = 28
-    RCV_STRAY = 29
-    RCV_ILLEGAL = 30
+    RCV_SYN = 9
+    RCV_SYN_ACK = 10
+    RCV_ACK_OF_SYN = 11
+    RCV_ACK = 12
+    RCV_ACK_OF_FIN = 13
+    RCV_DATA = 14
+    RCV_DATA_UNWANTED = 15
+    RCV_FIN = 16
+    RCV_FIN_AGAIN = 17
+    RCV_RST = 18
+    RCV_RST_PASSIVE = 19
+    RCV_RST_SUSPECT = 20
+    RCV_RST_DROPPED = 21
+    RCV_SYN_SUSPECT = 22
+    RCV_SYN_FATAL = 23
+    RCV_SYN_NEW = 24
+    RCV_SYN_DROPPED = 25
+    RCV_SYN_COOKIE = 26
+    RCV_COOKIE_ACK = 27
+    RCV_UNACCEPTABLE = 28
+    RCV_PAWS = 29
+    RCV_ACK_SUSPECT = 30
+    RCV_ACK_DROPPED = 31
+    RCV_BAD_ACK = 32
+    RCV_STRAY = 33
+    RCV_ILLEGAL = 34
     # timers
-    RETRANSMIT = 31
-    GIVE_UP = 32
-    KEEPALIVE = 33
-    TIMEOUT_FIN_WAIT_2 = 34
-    TIMEOUT_2MSL = 35
-    TIMEOUT_IDLE = 36
+    RETRANSMIT = 35
+    PROBE_WINDOW = 36
+    GIVE_UP = 37
+    KEEPALIVE = 38
+    TIMEOUT_FIN_WAIT_2 = 39
+    TIMEOUT_2MSL = 40
+    TIMEOUT_IDLE = 41
     # policies of the table
-    EVICTED = 37
-    TIME_WAIT_OVERFLOW = 38
-    REPLACED = 39
+    EVICTED = 42
+    TIME_WAIT_OVERFLOW = 43
+    REPLACED = 44
     # what only a tap can find out
-    PICKED_UP = 40
-    CROSSED_SYN = 41
-    CROSSED_FIN = 42
-    # numbers never change, so what came later stands here: two calls, two segments, a timer
-    SEND_UNSPECIFIED = 43
-    RELEASE = 44
-    RCV_SYN_FATAL = 45
-    RCV_ACK_DROPPED = 46
-    PROBE_WINDOW = 47
+    PICKED_UP = 45
+    CROSSED_SYN = 46
+    CROSSED_FIN = 47
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +162,21 @@ EVENTS: dict[Event, EventInfo] = {
         "the question arises in TIME_WAIT only; in every other state the call is OPEN_ACTIVE",
     ),
     Event.SEND: EventInfo("call", "SEND: data from the application", ""),
+    Event.SEND_UNSPECIFIED: EventInfo(
+        "call",
+        "SEND on a passive OPEN that names no remote socket",
+        "only a listener has no remote socket; elsewhere the call is SEND",
+    ),
     Event.CLOSE: EventInfo("call", "CLOSE: the application has no more to send", ""),
     Event.CLOSE_UNREAD: EventInfo(
         "call",
         "CLOSE of both directions while received data wait unread",
         "no data wait unread before ESTABLISHED; in TIME_WAIT both directions are complete: it is CLOSE or RELEASE",
+    ),
+    Event.RELEASE: EventInfo(
+        "call",
+        "CLOSE of the receiving direction too, after a CLOSE of the sending direction alone",
+        "before our CLOSE there is nothing to add to it: the call is CLOSE",
     ),
     Event.ABORT: EventInfo("call", "ABORT: give the connection up at once", ""),
     Event.RCV_SYN: EventInfo(
@@ -236,6 +245,11 @@ EVENTS: dict[Event, EventInfo] = {
         "SYN on a connection that has one already",
         "CLOSED sees RCV_STRAY or RCV_BAD_ACK; LISTEN and SYN_SENT see RCV_SYN or RCV_SYN_ACK",
     ),
+    Event.RCV_SYN_FATAL: EventInfo(
+        "segment",
+        "SYN inside the window, where RFC 5961 is not followed",
+        "there is no window yet",
+    ),
     Event.RCV_SYN_NEW: EventInfo(
         "segment",
         "SYN in TIME_WAIT with a sequence number above RCV.NXT or a newer timestamp",
@@ -267,6 +281,11 @@ EVENTS: dict[Event, EventInfo] = {
         "ACK of what was never sent, or older than SND.UNA - MAX.SND.WND",
         "before synchronization it is RCV_BAD_ACK",
     ),
+    Event.RCV_ACK_DROPPED: EventInfo(
+        "segment",
+        "ACK of our SYN while the accept queue of the listener has no place",
+        "only a connection that comes out of LISTEN needs a place there",
+    ),
     Event.RCV_BAD_ACK: EventInfo(
         "segment",
         "ACK of something that this half never sent",
@@ -276,6 +295,11 @@ EVENTS: dict[Event, EventInfo] = {
     Event.RCV_ILLEGAL: EventInfo("segment", "SYN with FIN or RST, or no flag at all", ""),
     Event.RETRANSMIT: EventInfo(
         "timer", "the retransmission timer fires", "nothing that waits for an ACK is in flight"
+    ),
+    Event.PROBE_WINDOW: EventInfo(
+        "timer",
+        "the persist timer fires: data or a FIN wait for a window that is shut",
+        "nothing can wait for a window before ESTABLISHED, nor after our FIN was acknowledged",
     ),
     Event.GIVE_UP: EventInfo(
         "timer", "the retry limit is reached", "nothing that waits for an answer is in flight"
@@ -305,31 +329,6 @@ EVENTS: dict[Event, EventInfo] = {
         "tap",
         "a half sends its FIN without acknowledging the FIN it was thought to have received",
         "only a half that has received a FIN and not sent one can turn out to have closed first",
-    ),
-    Event.SEND_UNSPECIFIED: EventInfo(
-        "call",
-        "SEND on a passive OPEN that names no remote socket",
-        "only a listener has no remote socket; elsewhere the call is SEND",
-    ),
-    Event.RELEASE: EventInfo(
-        "call",
-        "CLOSE of the receiving direction too, after a CLOSE of the sending direction alone",
-        "before our CLOSE there is nothing to add to it: the call is CLOSE",
-    ),
-    Event.RCV_SYN_FATAL: EventInfo(
-        "segment",
-        "SYN inside the window, where RFC 5961 is not followed",
-        "there is no window yet",
-    ),
-    Event.RCV_ACK_DROPPED: EventInfo(
-        "segment",
-        "ACK of our SYN while the accept queue of the listener has no place",
-        "only a connection that comes out of LISTEN needs a place there",
-    ),
-    Event.PROBE_WINDOW: EventInfo(
-        "timer",
-        "the persist timer fires: data or a FIN wait for a window that is shut",
-        "nothing can wait for a window before ESTABLISHED, nor after our FIN was acknowledged",
     ),
 }
 

@@ -1,4 +1,5 @@
-"""What `ConnectionTable.apply` and `receive` say of one segment, as data.
+"""What `ConnectionTable.apply` and `receive` say of one segment, as data: `Verdict` in the observer seat, `OutcomeFlag` in
+the endpoint seat, where calls and timers have an outcome too.
 
 The compiled floors read these bits from core/verdicts.pxd, which tools/generate.py writes from this file.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 from enum import IntFlag
 
-__all__ = ["Verdict"]
+__all__ = ["OutcomeFlag", "Verdict"]
 
 
 class Verdict(IntFlag):
@@ -26,3 +27,14 @@ class Verdict(IntFlag):
     FULL = 0x0400  # no row: the table is full
     STRAY = 0x0800  # nothing to be learnt from it (a RST for an unknown connection)
     VOID = 0x1000  # damaged, by its checksum or its header: it counts for nothing and changed nothing
+
+
+class OutcomeFlag(IntFlag):
+    """What one input did to an endpoint, besides its events. The bits fit the uint16 that `apply` returns."""
+
+    NEW = 0x0001  # a connection, or a listener, began with it
+    ENDED = 0x0002  # the connection is over and its row free
+    ESTABLISHED = 0x0004  # it became ESTABLISHED
+    ACCEPTED = 0x0008  # ... out of LISTEN: a connection for the application
+    DROPPED = 0x0010  # no segment for this host: damaged, or from an address that no host has
+    FULL = 0x0020  # a connection was not made because no row is left

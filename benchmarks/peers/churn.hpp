@@ -176,7 +176,6 @@ struct Machine {
         pairs[0]++;
         tallies.connections++;
         learn(r, s, g);
-        r.half[1 - s].rcv_nxt = g.seq;
         fire(r, s, OPEN_ACTIVE);
         fire(r, 1 - s, OPEN_PASSIVE);
         fire(r, 1 - s, RCV_SYN);
@@ -187,6 +186,7 @@ struct Machine {
         uint32_t shift = g.options & 2 ? (g.wscale < 14 ? g.wscale : 14) : 15;
         r.flags |= (uint16_t)(shift << (SHIFT + 4 * s) | SCALED << s);
         r.half[s].snd_nxt = g.seq + 1 + g.payload;
+        r.half[1 - s].rcv_nxt = g.seq;
     }
 
     template <class R> inline uint32_t window_of(const R &r, int s)

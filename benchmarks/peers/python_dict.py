@@ -82,7 +82,7 @@ class Tracker:
         closed, syn_rcvd, established, close_wait, time_wait = (
             machine[n] for n in ("CLOSED", "SYN_RCVD", "ESTABLISHED", "CLOSE_WAIT", "TIME_WAIT")
         )
-        syn_sent, listen = machine["SYN_SENT"], machine["LISTEN"]
+        syn_sent = machine["SYN_SENT"]
         wants_ack = (machine["FIN_WAIT_1"], machine["CLOSING"], machine["LAST_ACK"])
         wants_fin = (established, machine["FIN_WAIT_1"], machine["FIN_WAIT_2"])
         events = ("RCV_ACK_OF_SYN", "RCV_ACK_OF_FIN", "CLOSE", "RCV_FIN", "RCV_RST", "ABORT", "RCV_SYN_ACK")
@@ -149,6 +149,7 @@ class Tracker:
                         row[SHIFT + s] = wscale if options & 2 else 15
                         row[SND_NXT + s] = (seq + 1 + payload) & M32
                         row[RCV_NXT + s] = ack
+                        row[RCV_NXT + o] = seq
                         row[o] = following[syn_sent][rcv_syn_ack]
                         changed = True
                 else:

@@ -12,11 +12,11 @@ from fasttcp.core.index cimport Bucket, index_home, index_tag
 from fasttcp.core.layout cimport NO_ROW, Row, Segment, row_t
 from fasttcp.core.memory cimport BLOCK_HUGE, BLOCK_PLAIN, Block, block_close, block_commit, block_open
 from fasttcp.core.store cimport (
-    STORE_EVICT, STORE_IPV6, STORE_LAZY, STORE_OK, STORE_PLAIN_MEMORY, STORE_SMALL_PAGES, Links, Table, store_advance,
-    store_arm, store_arm_after, store_arm_ns, store_armed, store_behind, store_bytes, store_check, store_close, store_cold,
-    store_deadline_ns, store_disarm, store_evict_candidate, store_find, store_grow_addr6, store_handle, store_in_use, store_insert, store_open,
-    store_peek, store_prefetch, store_prefetch_remove, store_rebuild, store_remove, store_row_of, store_see,
-    store_set_horizon, store_set_state, store_tick_up,
+    STORE_EVICT, STORE_IPV6, STORE_LAZY, STORE_OK, STORE_PLAIN_MEMORY, STORE_SMALL_PAGES, Links, Table,
+    store_advance, store_arm, store_arm_after, store_arm_ns, store_armed, store_behind, store_bytes, store_check,
+    store_close, store_cold, store_deadline_ns, store_disarm, store_evict_candidate, store_find, store_grow_addr6,
+    store_handle, store_in_use, store_insert, store_open, store_peek, store_prefetch, store_prefetch_remove,
+    store_rebuild, store_remove, store_row_of, store_see, store_set_horizon, store_set_state, store_settle, store_tick_up,
 )
 from fasttcp.core.wheel cimport PARKED, ROW_FREE, TIMEOUT_TICKS, WHEEL_SLOTS, ticks_of
 
@@ -35,7 +35,7 @@ HUGE, PLAIN = BLOCK_HUGE, BLOCK_PLAIN
 SLOTS, LONGEST_TIMEOUT = WHEEL_SLOTS, TIMEOUT_TICKS
 
 
-# -------------------------------------------------------------------------------------------------------- small functions
+# ---------------------------------------------------------------------------------------------------- small functions
 
 def tags(bytes bucket, int wanted):
     """(the form this machine uses, the portable form, the count) for the first 16 bytes of a bucket."""
@@ -140,7 +140,7 @@ def endpoint(tuple secret, bytes local, int lport, bytes remote, int rport):
     return _key_dict(&k)
 
 
-# ----------------------------------------------------------------------------------------------------------------- memory
+# ------------------------------------------------------------------------------------------------------------- memory
 
 cdef class Memory:
     """A Block."""
@@ -148,6 +148,11 @@ cdef class Memory:
 
     def __init__(self, size_t reserve, int flags=0):
         block_open(&self.b, reserve, flags)
+
+    @property
+    def plain(self):
+        """Whether it came from calloc, by wish or because this build knows nothing else."""
+        return bool(self.b.flags & BLOCK_PLAIN)
 
     def __dealloc__(self):
         block_close(&self.b)
@@ -177,10 +182,10 @@ cdef class Memory:
         return <size_t>self.b.base
 
 
-# ------------------------------------------------------------------------------------------------------------------ store
+# -------------------------------------------------------------------------------------------------------------- store
 
 cdef class Store:
-    """A Table. A key is (src, sport, dst, dport) with 16-byte addresses; in the endpoint seat (local, ..., remote, ...)."""
+    """A Table. A key is (src, sport, dst, dport), addresses of 16 bytes; in the endpoint seat src is the local one."""
     cdef Table t
     cdef readonly bint is_open
 
@@ -307,6 +312,9 @@ cdef class Store:
         for c in classes:
             mask |= 1 << c
         return row if store_evict_candidate(&self.t, mask, &row) else None
+
+    def settle(self):
+        store_settle(&self.t)
 
     def check(self):
         store_check(&self.t)

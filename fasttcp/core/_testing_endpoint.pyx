@@ -8,10 +8,11 @@ from libc.string cimport memcpy
 
 from fasttcp.core.arrivals cimport endpoint_batch, endpoint_receive
 from fasttcp.core.calls cimport (
-    endpoint_abort, endpoint_accept, endpoint_advance, endpoint_close, endpoint_keepalive, endpoint_listen, endpoint_open,
+    endpoint_abort, endpoint_accept, endpoint_close, endpoint_keepalive, endpoint_listen, endpoint_open,
     endpoint_open_listener, endpoint_read, endpoint_send,
 )
 from fasttcp.core.endpoint cimport endpoint_check, endpoint_fini, endpoint_init
+from fasttcp.core.expiry cimport endpoint_advance
 from fasttcp.core.isn cimport initial_sequence
 from fasttcp.core.layout cimport Row, Segment, row_t
 from fasttcp.core.output cimport OUTPUT_LIMIT, output_take
@@ -74,7 +75,6 @@ cdef class Seat:
 
     cdef dict told(self):
         cdef dict out = self.out
-        out.pop("unused")
         return out
 
     def listen(self, bytes local, port, backlog, now):

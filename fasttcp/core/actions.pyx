@@ -29,11 +29,12 @@ from fasttcp.core.store cimport (
     EVICT_CLOSING, EVICT_HALF_OPEN, EVICT_TIME_WAIT, STORE_OK, store_evict_candidate, store_insert, store_remove,
 )
 from fasttcp.core.tcb cimport (
-    OUT_ACCEPTED, OUT_ENDED, OUT_ESTABLISHED, RUNS, TCB_ACCEPT, TCB_AHEAD, TCB_AHEAD_BITS, TCB_FIN_QUEUED, TCB_FIN_SENT,
-    TCB_HALF_OPEN, TCB_KEEPALIVE, TCB_RECOVERING, TCB_SACK, TCB_SCALED, TCB_TIMED, TCB_TIMESTAMPS, TCB_TS_RECENT,
-    Endpoint, EndpointCold, ListenerCold, Outcome, Work, clock_ms, clock_s, cold_of, listener_of, outcome_clear, work_begin,
+    RUNS, TCB_ACCEPT, TCB_AHEAD, TCB_AHEAD_BITS, TCB_FIN_QUEUED, TCB_FIN_SENT, TCB_HALF_OPEN, TCB_KEEPALIVE,
+    TCB_RECOVERING, TCB_SACK, TCB_SCALED, TCB_TIMED, TCB_TIMESTAMPS, TCB_TS_RECENT, Endpoint, EndpointCold,
+    ListenerCold, Outcome, Work, clock_ms, clock_s, cold_of, listener_of, outcome_clear, work_begin,
 )
 from fasttcp.core.timeouts cimport settle, start_rto, time_segment
+from fasttcp.core.verdicts cimport OUT_ACCEPTED, OUT_ENDED, OUT_ESTABLISHED
 
 cdef enum:
     STARTS = A_START_RETRANSMIT | A_START_FIN_WAIT_2 | A_START_2MSL | A_START_KEEPALIVE
@@ -61,7 +62,7 @@ cdef uint32_t step(Work *w, int event) noexcept nogil:
         w.out.last = <uint8_t>event
         return actions
     if actions & A_DELETE and e.watch.ended != NULL:    # before the step: its last state is the result
-        e.watch.ended(e.watch.context, e, w.row, event, w.now)
+        e.watch.ended(e.watch.context, e, w.row, event, w.when)
     fire(&e.engine, w.row, 0, event, w.s, w.now)
     following = w.r.state[0]
     if following != state or actions & A_DELETE:

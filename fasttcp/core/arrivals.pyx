@@ -13,12 +13,13 @@ Order of looking in a connection (the first that fits decides):
     9  FIN, of this segment or one that waited            RCV_FIN, RCV_FIN_AGAIN
 
 Must not live here: what follows from an event (spec.py), how it is carried out (actions.pyx).
-Cost: the row's line, the first line of its cold record, one index line; all three are fetched ahead in a batch.
+Cost: the row's line, two lines of its cold record, one index line; all are fetched ahead in a batch.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from fasttcp.core.actions cimport finish, parent_of, step, take_syn
+from fasttcp.core.expiry cimport endpoint_expired
 from fasttcp.core.hash cimport Key, key_endpoint
 from fasttcp.core.layout cimport (
     ACK, FIN, INFO_BAD_CHECKSUM, INFO_BAD_HEADER, NO_ROW, OPT_TIMESTAMPS, ROW_ORPHAN, ROW_PASSIVE, RST, SYN, Segment, Tcb,
@@ -29,16 +30,17 @@ from fasttcp.core.names cimport (
     A_RESEND, E_ABORT, E_RCV_ACK, E_RCV_ACK_DROPPED, E_RCV_ACK_OF_FIN, E_RCV_ACK_OF_SYN, E_RCV_ACK_SUSPECT,
     E_RCV_BAD_ACK, E_RCV_DATA, E_RCV_DATA_UNWANTED, E_RCV_FIN, E_RCV_FIN_AGAIN, E_RCV_ILLEGAL, E_RCV_PAWS, E_RCV_RST,
     E_RCV_RST_DROPPED, E_RCV_RST_PASSIVE, E_RCV_RST_SUSPECT, E_RCV_STRAY, E_RCV_SYN, E_RCV_SYN_ACK, E_RCV_SYN_FATAL,
-    E_RCV_SYN_SUSPECT, E_RCV_UNACCEPTABLE, S_CLOSED, S_CLOSE_WAIT, S_CLOSING, S_FIN_WAIT_1, S_FIN_WAIT_2, S_LAST_ACK,
-    S_LISTEN, S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT,
+    E_RCV_SYN_SUSPECT, E_RCV_UNACCEPTABLE, S_CLOSE_WAIT, S_CLOSING, S_FIN_WAIT_1, S_FIN_WAIT_2, S_LAST_ACK, S_LISTEN,
+    S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT,
 )
 from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.store cimport store_cold, store_find, store_peek, store_prefetch, store_see
 from fasttcp.core.tcb cimport (
-    OUT_DROPPED, TCB_AHEAD_BITS, TCB_FIN_BEYOND, TCB_FIN_SENT, TCB_RECOVERING, TCB_TIMESTAMPS, TCB_TS_RECENT, TIMER_KEEPALIVE,
+    TCB_AHEAD_BITS, TCB_FIN_BEYOND, TCB_FIN_SENT, TCB_RECOVERING, TCB_TIMESTAMPS, TCB_TS_RECENT, TIMER_KEEPALIVE,
     TIMER_PERSIST, Endpoint, EndpointCold, Outcome, Work, clock_s, outcome_clear, remote_shift, work_begin,
 )
 from fasttcp.core.timeouts cimport measure
+from fasttcp.core.verdicts cimport OUT_DROPPED
 
 cdef enum:
     BATCH = 32
@@ -67,6 +69,7 @@ cdef void endpoint_batch(Endpoint *e, const Segment *segments, size_t n, Outcome
             store_peek(&e.engine.table, &keys[i])
             if keys[i].hint != NO_ROW:
                 prefetch_write(store_cold(&e.engine.table, keys[i].hint))
+                prefetch_write(<char *>store_cold(&e.engine.table, keys[i].hint) + 64)
         for i in range(m):
             _receive(e, &segments[at + i], segments[at + i].time_ns, &keys[i], &outcomes[at + i])
         at += m
@@ -82,7 +85,7 @@ cdef void _receive(Endpoint *e, const Segment *s, ns_t now_ns, const Key *key, O
         e.counts.dropped += 1
         out.flags |= OUT_DROPPED
         return
-    if not store_find(&e.engine.table, key, &row):
+    if not store_find(&e.engine.table, key, &row) or endpoint_expired(e, row):
         if for_nobody(e, s, key, out, &w):
             _in_connection(&w)
             out.after = w.r.state[0]

@@ -1,4 +1,4 @@
-# The calls of the application (RFC 9293 section 3.9.1) and the timers; see calls.pyx.
+# The calls of the application (RFC 9293 section 3.9.1); see calls.pyx.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
@@ -33,8 +33,3 @@ cdef int endpoint_read(Endpoint *e, row_t row, uint32_t nbytes, ns_t now_ns, Out
 cdef int endpoint_close(Endpoint *e, row_t row, bint half, ns_t now_ns, Outcome *out) noexcept nogil
 cdef int endpoint_abort(Endpoint *e, row_t row, ns_t now_ns, Outcome *out) noexcept nogil
 cdef void endpoint_keepalive(Endpoint *e, row_t row, bint on, ns_t now_ns) noexcept nogil
-
-# A row whose timer is due: wheel_advance has handed it out, disarmed.
-cdef void endpoint_timer(Endpoint *e, row_t row, ns_t now_ns, Outcome *out) noexcept nogil
-# Up to n due rows; how many. Complete when it answers less than n and budget is left.
-cdef size_t endpoint_advance(Endpoint *e, ns_t now_ns, size_t *budget, Outcome *outcomes, size_t n) noexcept nogil

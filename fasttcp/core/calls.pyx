@@ -1,4 +1,4 @@
-"""What the application and the clock do to a connection.
+"""What the application does to a connection.
 
 Each call is one event (two, where it stands in for two), decided by the table: a row with REJECT is answered with
 CALL_REJECTED and changes nothing. The engine counts bytes and holds none: SEND says how many, segments that go out say which
@@ -11,27 +11,25 @@ application lets go of both directions (close): from now on the connection is an
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from fasttcp.core.actions cimport finish, leave_accept_queue, open_sequence, step, take_row
+from fasttcp.core.expiry cimport endpoint_expired
 from fasttcp.core.hash cimport Key, is_mapped, key_endpoint
 from fasttcp.core.isn cimport initial_sequence, next_sequence, timestamp_offset
-from fasttcp.core.layout cimport ACK, NO_ROW, ROW_ORPHAN, Row, Tcb, ns_t, row_t, seq_t
+from fasttcp.core.layout cimport NO_ROW, ROW_ORPHAN, Row, ns_t, row_t, seq_t
 from fasttcp.core.listening cimport one_host
 from fasttcp.core.machine cimport machine_actions
 from fasttcp.core.names cimport (
-    A_REJECT, A_SEND_ACK, E_ABORT, E_CLOSE, E_CLOSE_UNREAD, E_GIVE_UP, E_KEEPALIVE, E_OPEN_ACTIVE, E_OPEN_PASSIVE,
-    E_OPEN_REUSE, E_PROBE_WINDOW, E_RELEASE, E_REPLACED, E_RETRANSMIT, E_SEND, E_SEND_UNSPECIFIED, E_TIMEOUT_2MSL,
-    E_TIMEOUT_FIN_WAIT_2, S_CLOSED, S_ESTABLISHED, S_FIN_WAIT_1, S_FIN_WAIT_2, S_LISTEN, S_SYN_SENT, S_TIME_WAIT,
+    A_REJECT, A_SEND_ACK, E_ABORT, E_CLOSE, E_CLOSE_UNREAD, E_OPEN_ACTIVE, E_OPEN_PASSIVE, E_OPEN_REUSE, E_RELEASE,
+    E_REPLACED, E_SEND, E_SEND_UNSPECIFIED, S_CLOSED, S_ESTABLISHED, S_FIN_WAIT_1, S_FIN_WAIT_2, S_LISTEN, S_SYN_SENT,
+    S_TIME_WAIT,
 )
 from fasttcp.core.ports cimport ports_choose, time_wait_reusable
 from fasttcp.core.seat cimport fire
-from fasttcp.core.store cimport (
-    STORE_FULL, STORE_OK, store_advance, store_cold, store_find, store_handle, store_remove, store_see,
-)
+from fasttcp.core.store cimport STORE_FULL, STORE_OK, store_find, store_handle, store_remove, store_see
 from fasttcp.core.tcb cimport (
-    OUT_NEW, TCB_ACCEPT, TCB_KEEPALIVE, TIMER_2MSL, TIMER_FIN_WAIT_2, TIMER_KEEPALIVE, TIMER_PERSIST, TIMER_RETRANSMIT,
-    Endpoint, EndpointCold, ListenerCold, Outcome, Work, addresses_of, cold_of, listener_of, local_shift, outcome_clear,
-    work_begin,
+    TCB_ACCEPT, TCB_KEEPALIVE, Endpoint, ListenerCold, Outcome, Work, addresses_of, listener_of, local_shift,
+    outcome_clear, work_begin,
 )
-from fasttcp.core.timeouts cimport retry_limit
+from fasttcp.core.verdicts cimport OUT_NEW
 
 cdef enum:
     QUEUE_LIMIT = 0x7FFFFFFF    # bytes queued to be sent: half of the sequence space
@@ -136,7 +134,7 @@ cdef int endpoint_open(
         key_endpoint(&key, local, lport, remote, rport, &e.engine.table.hash_key)
     else:
         key_endpoint(&key, local, lport, remote, rport, &e.engine.table.hash_key)
-        if not store_find(&e.engine.table, &key, row):
+        if not store_find(&e.engine.table, &key, row) or endpoint_expired(e, row[0]):
             row[0] = NO_ROW
     if row[0] != NO_ROW:
         _begin(&w, e, row[0], now_ns, out)
@@ -291,50 +289,3 @@ cdef void endpoint_keepalive(Endpoint *e, row_t row, bint on, ns_t now_ns) noexc
     if w.r.state[0] != S_LISTEN:
         w.r.aux = (w.r.aux & ~TCB_KEEPALIVE) | (TCB_KEEPALIVE if on else 0)
         _end(&w)
-
-
-# ---- timers ----------------------------------------------------------------------------------------------------------
-
-cdef void endpoint_timer(Endpoint *e, row_t row, ns_t now_ns, Outcome *out) noexcept nogil:
-    cdef Work w
-    cdef Tcb *b
-    cdef int event = E_RETRANSMIT
-    _begin(&w, e, row, now_ns, out)
-    b = &w.r.seat.tcb
-    w.restart = True                    # it was handed out disarmed
-    if b.timer == TIMER_2MSL:
-        step(&w, E_TIMEOUT_2MSL)
-    elif b.timer == TIMER_FIN_WAIT_2:
-        step(&w, E_TIMEOUT_FIN_WAIT_2)
-    elif b.timer == TIMER_KEEPALIVE:
-        if b.retries >= e.policy.tcp_keepalive_probes:
-            step(&w, E_GIVE_UP)
-        else:
-            b.retries += 1
-            step(&w, E_KEEPALIVE)
-    elif b.timer == TIMER_RETRANSMIT or b.timer == TIMER_PERSIST:
-        if b.retries >= retry_limit(e, w.r):
-            step(&w, E_GIVE_UP)
-        else:
-            b.retries += 1
-            if w.r.state[0] != S_SYN_SENT or b.retries > e.policy.tcp_syn_linear_timeouts:
-                w.c.backoff += w.c.backoff < 32
-            if b.timer == TIMER_PERSIST:
-                event = E_PROBE_WINDOW
-            step(&w, event)
-    _end(&w)
-
-
-cdef size_t endpoint_advance(Endpoint *e, ns_t now_ns, size_t *budget, Outcome *outcomes, size_t n) noexcept nogil:
-    cdef row_t due[DUE_BATCH]
-    cdef size_t done = 0, many, i
-    while done < n:
-        many = store_advance(
-            &e.engine.table, now_ns, budget, due, DUE_BATCH if n - done > DUE_BATCH else n - done
-        )
-        for i in range(many):
-            endpoint_timer(e, due[i], now_ns, &outcomes[done + i])
-        done += many
-        if many == 0:
-            break
-    return done

@@ -2,3 +2,4 @@
 # size are in bytes, the format is PEP 3118's.
 
 cdef dict OBSERVER_COLUMNS
+cdef dict ENDPOINT_COLUMNS

@@ -11,9 +11,20 @@ Sides are 0 and 1 as they are stored: side 0 has the lower (address, port). `fla
     packets_low_N   packets_high_N              16 bits each of the packets that side sent
     bytes_low_N     bytes_high_N                32 and 16 bits of the payload bytes that side sent
     retransmitted_N segments without news       generation      counts the row's lives; odd while it holds a connection
+
+In the endpoint seat side 0 is the local half and side 1 only its name. Instead of the fields of the two halves there are
+
+    snd_una         snd_nxt         rcv_nxt     SND.UNA, SND.NXT, RCV.NXT
+    snd_wnd         rcv_wnd         bytes       mss             bytes of data in one segment to the peer
+    retries         times that what stands at SND.UNA was sent again, or probes without an answer
+    timer           TIMER_... of tcb.pxd        iss, irs        initial sequence numbers, ours and the peer's
+    snd_queued      bytes that wait to be sent  rcv_unread      bytes delivered and not read
+    srtt_us         rttvar_us       rto_us      of RFC 6298     retransmitted   segments sent again
+    segments_sent   segments_received           of this connection
 """
 
 from fasttcp.core.layout cimport Cold, Observed, Row
+from fasttcp.core.tcb cimport EndpointCold
 
 
 cdef dict _columns():
@@ -56,4 +67,34 @@ cdef dict _observer_columns():
     return found
 
 
+cdef dict _endpoint_columns():
+    cdef dict found = _columns()
+    for name, offset, layout, size in (
+        ("snd_una", <size_t>&(<Row *>NULL).seat.tcb.snd_una, b"I", 4),
+        ("snd_nxt", <size_t>&(<Row *>NULL).seat.tcb.snd_nxt, b"I", 4),
+        ("rcv_nxt", <size_t>&(<Row *>NULL).seat.tcb.rcv_nxt, b"I", 4),
+        ("snd_wnd", <size_t>&(<Row *>NULL).seat.tcb.snd_wnd, b"I", 4),
+        ("rcv_wnd", <size_t>&(<Row *>NULL).seat.tcb.rcv_wnd, b"I", 4),
+        ("mss", <size_t>&(<Row *>NULL).seat.tcb.mss, b"H", 2),
+        ("retries", <size_t>&(<Row *>NULL).seat.tcb.retries, b"B", 1),
+        ("timer", <size_t>&(<Row *>NULL).seat.tcb.timer, b"B", 1),
+    ):
+        found[name] = ("row", offset, layout, size)
+    for name, offset, layout, size in (
+        ("iss", <size_t>&(<EndpointCold *>NULL).iss, b"I", 4),
+        ("irs", <size_t>&(<EndpointCold *>NULL).irs, b"I", 4),
+        ("snd_queued", <size_t>&(<EndpointCold *>NULL).snd_queued, b"I", 4),
+        ("rcv_unread", <size_t>&(<EndpointCold *>NULL).rcv_unread, b"I", 4),
+        ("srtt_us", <size_t>&(<EndpointCold *>NULL).srtt_us, b"I", 4),
+        ("rttvar_us", <size_t>&(<EndpointCold *>NULL).rttvar_us, b"I", 4),
+        ("rto_us", <size_t>&(<EndpointCold *>NULL).rto_us, b"I", 4),
+        ("retransmitted", <size_t>&(<EndpointCold *>NULL).retransmitted, b"H", 2),
+        ("segments_sent", <size_t>&(<EndpointCold *>NULL).segments[0], b"I", 4),
+        ("segments_received", <size_t>&(<EndpointCold *>NULL).segments[1], b"I", 4),
+    ):
+        found[name] = ("cold", offset, layout, size)
+    return found
+
+
 OBSERVER_COLUMNS = _observer_columns()
+ENDPOINT_COLUMNS = _endpoint_columns()

@@ -2,7 +2,7 @@
 #
 #      calls (open, listen, send, read, close, abort)          segments that arrive          timers that are due
 #                        |                                            |                             |
-#                    calls.pyx                                  arrivals.pyx                    calls.pyx
+#                    calls.pyx                                  arrivals.pyx                   expiry.pyx
 #                        |                          (no row: listening.pyx, as CLOSED or LISTEN)    |
 #                        +-----------------------> events, in order <-------------------------------+
 #                                                        |
@@ -19,7 +19,7 @@
 # Promises, held by endpoint_check and the tests:
 #   - no state changes but through seat.fire; a cell of the table marked NEVER is never met (Engine.never stays 0);
 #   - a call that the table rejects changes nothing;
-#   - after every input the armed timer of a row is the one its state needs, and there is exactly one or none;
+#   - after every input the timer of a row is the one that its state needs, exactly one or none;
 #   - SND.UNA <= SND.NXT; a FIN is queued or sent exactly in the states that have closed, acknowledged from FIN_WAIT_2 on;
 #   - a segment causes at most one ACK, and limited ACKs keep their limit;
 #   - a deleted row leaves nothing behind: not in a backlog, an accept queue, a counter or the wheel.
@@ -38,5 +38,7 @@ from fasttcp.core.tcb cimport Endpoint
 # e.engine.table (SEAT_ENDPOINT, cold records of sizeof(EndpointCold)) and e.engine.trace, and closes them. MemoryError.
 cdef int endpoint_init(Endpoint *e, object profile, const uint64_t *secret, size_t output_limit) except -1
 cdef void endpoint_fini(Endpoint *e) noexcept nogil
-# AssertionError naming the first broken promise and its row.
+# Count listeners and orphans anew, of rows that came out of a file.
+cdef void endpoint_recount(Endpoint *e) noexcept nogil
+# InvariantError naming the first broken promise and its row.
 cdef int endpoint_check(Endpoint *e) except -1

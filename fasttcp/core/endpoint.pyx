@@ -3,10 +3,9 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from fasttcp.core.hosts cimport hosts_close, hosts_open
-from fasttcp.core.layout cimport NO_ROW, ROW_ORPHAN, Row, Tcb, row_t, seq_le, seq_lt
+from fasttcp.core.layout cimport NO_ROW, ROW_ORPHAN, ROW_PASSIVE, Row, Tcb, row_t, seq_le, seq_lt
 from fasttcp.core.names cimport (
-    S_CLOSED, S_CLOSE_WAIT, S_CLOSING, S_ESTABLISHED, S_FIN_WAIT_1, S_FIN_WAIT_2, S_LAST_ACK, S_LISTEN, S_SYN_RCVD,
-    S_SYN_SENT, S_TIME_WAIT,
+    S_CLOSED, S_CLOSING, S_FIN_WAIT_1, S_FIN_WAIT_2, S_LAST_ACK, S_LISTEN, S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT,
 )
 from fasttcp.core.output cimport output_close, output_open
 from fasttcp.core.policy cimport policy_compile
@@ -17,6 +16,9 @@ from fasttcp.core.tcb cimport (
 )
 from fasttcp.core.actions cimport parent_of
 from fasttcp.core.timeouts cimport retry_limit, timer_needed
+
+from fasttcp.errors import InvariantError
+from fasttcp.spec import State
 
 
 cdef int endpoint_init(Endpoint *e, object profile, const uint64_t *secret, size_t output_limit) except -1:
@@ -36,14 +38,26 @@ cdef void endpoint_fini(Endpoint *e) noexcept nogil:
     hosts_close(e)
 
 
+cdef void endpoint_recount(Endpoint *e) noexcept nogil:
+    cdef row_t row
+    cdef const Row *r
+    e.listeners = 0
+    e.orphans = 0
+    for row in range(<row_t>e.engine.table.high):
+        r = &e.engine.table.rows[row]
+        if store_in_use(&e.engine.table, row):
+            e.listeners += r.state[0] == S_LISTEN
+            e.orphans += r.flags & ROW_ORPHAN != 0 and r.state[0] != S_TIME_WAIT
+
+
 cdef int endpoint_check(Endpoint *e) except -1:
-    """Cost: one pass over the rows in Python's time, for tests."""
+    """Cost: one pass over the rows, and the store's own."""
     cdef row_t row, parent, at
     cdef uint32_t listeners = 0, orphans = 0, waiting
     cdef Row *r
     store_check(&e.engine.table)
     if e.engine.never != 0:
-        raise AssertionError(f"{e.engine.never} events happened that the machine says never do")
+        raise InvariantError(f"{e.engine.never} events happened that the machine says never do")
     half_open = {}
     queued = {}
     for row in range(<row_t>e.engine.table.high):
@@ -55,7 +69,7 @@ cdef int endpoint_check(Endpoint *e) except -1:
             half_open.setdefault(row, 0)
             queued.setdefault(row, 0)
             if store_armed(&e.engine.table, row):
-                raise AssertionError(f"row {row} listens and has a timer")
+                raise InvariantError(f"row {row} listens and has a timer")
             continue
         _check_row(e, row)
         orphans += r.flags & ROW_ORPHAN != 0 and r.state[0] != S_TIME_WAIT
@@ -65,23 +79,27 @@ cdef int endpoint_check(Endpoint *e) except -1:
             else:
                 queued[parent] = queued.get(parent, 0) + 1
     if listeners != e.listeners or orphans != e.orphans:
-        raise AssertionError(
+        raise InvariantError(
             f"{listeners} listeners and {orphans} orphans, counted as {e.listeners} and {e.orphans}"
         )
     for row in half_open:
         if listener_of(e, row).half_open != half_open[row] or listener_of(e, row).accept_queued != queued[row]:
-            raise AssertionError(
+            raise InvariantError(
                 f"listener {row} has {half_open[row]} half-open and {queued[row]} waiting connections, counted as "
                 f"{listener_of(e, row).half_open} and {listener_of(e, row).accept_queued}"
             )
         waiting = 0
         at = listener_of(e, row).first
-        while at != NO_ROW and waiting <= queued[row]:
+        while at != NO_ROW and at < e.engine.table.high and waiting <= queued[row]:
             waiting += 1
             at = cold_of(e, at).next
         if waiting != queued[row]:
-            raise AssertionError(f"the accept queue of listener {row} is broken after {waiting} connections")
+            raise InvariantError(f"the accept queue of listener {row} is broken after {waiting} connections")
     return 0
+
+
+cdef str _name(row_t row, int state):
+    return f"row {row} in {State(state).name}"
 
 
 cdef int _check_row(Endpoint *e, row_t row) except -1:
@@ -93,36 +111,43 @@ cdef int _check_row(Endpoint *e, row_t row) except -1:
     cdef bint sent = r.aux & TCB_FIN_SENT != 0
     cdef uint32_t runs = (r.aux & TCB_AHEAD_BITS) // TCB_AHEAD
     cdef uint32_t i
-    name = f"row {row} in state {state}"
     if state == S_CLOSED or r.state[1] != S_CLOSED:
-        raise AssertionError(f"{name}: in use, with side 1 in state {r.state[1]}")
+        raise InvariantError(f"{_name(row, state)}: in use, with side 1 in state {r.state[1]}")
     if b.timer != timer_needed(e, r, c):
-        raise AssertionError(f"{name}: timer {b.timer} runs, timer {timer_needed(e, r, c)} is needed")
-    if store_armed(&e.engine.table, row) != (b.timer != TIMER_NONE):
-        raise AssertionError(f"{name}: timer {b.timer}, but the wheel says otherwise")
+        raise InvariantError(f"{_name(row, state)}: timer {b.timer} runs, timer {timer_needed(e, r, c)} is needed")
+    if b.timer != TIMER_NONE and not store_armed(&e.engine.table, row):
+        raise InvariantError(f"{_name(row, state)}: timer {b.timer} should run, but the wheel has no entry")
     if b.retries > max(retry_limit(e, r), e.policy.tcp_retries2, e.policy.tcp_keepalive_probes):
-        raise AssertionError(f"{name}: {b.retries} retries, more than any limit that it had")
+        raise InvariantError(f"{_name(row, state)}: {b.retries} retries, more than any limit that it had")
     if seq_lt(b.snd_nxt, b.snd_una):
-        raise AssertionError(f"{name}: SND.UNA {b.snd_una} is beyond SND.NXT {b.snd_nxt}")
+        raise InvariantError(f"{_name(row, state)}: SND.UNA {b.snd_una} is beyond SND.NXT {b.snd_nxt}")
     if (state == S_SYN_SENT or state == S_SYN_RCVD) and (b.snd_una != c.iss or b.snd_nxt != <uint32_t>(c.iss + 1)):
-        raise AssertionError(f"{name}: SND.UNA {b.snd_una}, SND.NXT {b.snd_nxt}, ISS {c.iss}")
+        raise InvariantError(f"{_name(row, state)}: SND.UNA {b.snd_una}, SND.NXT {b.snd_nxt}, ISS {c.iss}")
     if state == S_FIN_WAIT_1 or state == S_CLOSING or state == S_LAST_ACK:
         if queued == sent:
-            raise AssertionError(f"{name}: a FIN must be either queued ({queued}) or sent ({sent})")
+            raise InvariantError(f"{_name(row, state)}: a FIN must be either queued ({queued}) or sent ({sent})")
     elif state == S_FIN_WAIT_2 or state == S_TIME_WAIT:
         if queued or not sent or b.snd_una != b.snd_nxt or c.snd_queued != 0:
-            raise AssertionError(f"{name}: our FIN must be sent and acknowledged")
+            raise InvariantError(f"{_name(row, state)}: our FIN must be sent and acknowledged")
     elif queued or sent:
-        raise AssertionError(f"{name}: a FIN before CLOSE")
+        raise InvariantError(f"{_name(row, state)}: a FIN before CLOSE")
     if sent and c.snd_queued != 0:
-        raise AssertionError(f"{name}: {c.snd_queued} bytes wait behind the FIN")
+        raise InvariantError(f"{_name(row, state)}: {c.snd_queued} bytes wait behind the FIN")
     if r.aux & TCB_HALF_OPEN and state != S_SYN_RCVD:
-        raise AssertionError(f"{name}: counted as half-open")
+        raise InvariantError(f"{_name(row, state)}: counted as half-open")
+    if r.flags & ROW_PASSIVE and c.parent >= e.engine.table.high:
+        raise InvariantError(f"{_name(row, state)}: its listener would be row {c.parent}")
+    if r.aux & TCB_ACCEPT and (
+        (c.next != NO_ROW and c.next >= e.engine.table.high) or (c.previous != NO_ROW and c.previous >= e.engine.table.high)
+    ):
+        raise InvariantError(f"{_name(row, state)}: its neighbours in the accept queue would be {c.previous} and {c.next}")
+    if r.aux & (TCB_HALF_OPEN | TCB_ACCEPT) and not r.flags & ROW_PASSIVE:
+        raise InvariantError(f"{_name(row, state)}: counted by a listener that it did not come out of")
     if r.aux & TCB_ACCEPT and r.flags & ROW_ORPHAN:
-        raise AssertionError(f"{name}: waits for accept, and was let go of")
+        raise InvariantError(f"{_name(row, state)}: waits for accept, and was let go of")
     for i in range(runs):
         if seq_le(c.ahead[i][1], c.ahead[i][0]) or seq_le(c.ahead[i][0], b.rcv_nxt):
-            raise AssertionError(f"{name}: run {i} beyond RCV.NXT is not beyond it")
+            raise InvariantError(f"{_name(row, state)}: run {i} beyond RCV.NXT is not beyond it")
         if i > 0 and seq_le(c.ahead[i][0], c.ahead[i - 1][1]):
-            raise AssertionError(f"{name}: runs {i - 1} and {i} touch")
+            raise InvariantError(f"{_name(row, state)}: runs {i - 1} and {i} touch")
     return 0

@@ -29,6 +29,7 @@ cdef struct Key:
     uint8_t  v6                 # ROW_IPV6, or 0
     uint16_t spare
     row_t    hint               # set by store_peek: the row this key probably has, or NO_ROW
+    uint32_t home               # set by store_prefetch: the bucket its chain began with then
     const uint8_t *wide[2]      # the 16-byte addresses in the order of the sides; they point into the caller's memory
 
 

@@ -7,7 +7,7 @@ owners cannot connect any more (kernel before 4.12, tcp_conn_request and tcp_pee
 A table of 8,192 addresses, direct-mapped by keyed hash; a newcomer takes the place of who was there, as a bounded cache may.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from fasttcp.core.layout cimport OPT_TIMESTAMPS, Segment

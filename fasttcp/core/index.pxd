@@ -6,7 +6,7 @@ from libc.string cimport memcmp
 from fasttcp.core.hash cimport HashKey, Key
 from fasttcp.core.layout cimport NO_ROW, ROW_IPV6, Row, row_t
 from fasttcp.core.memory cimport Block
-from fasttcp.core.prefetch cimport prefetch_read, prefetch_write
+from fasttcp.core.prefetch cimport load32, load64, prefetch_read, prefetch_write
 
 cdef extern from "tags.h" nogil:
     uint32_t tags_match(const uint8_t *tag, uint8_t wanted) noexcept
@@ -65,8 +65,8 @@ cdef inline void index_prefetch(const Index *x, uint64_t hash) noexcept nogil:
 cdef inline bint key_is_of(const Index *x, const Key *k, row_t row) noexcept nogil:
     """The row, which must be in use, has exactly this key."""
     cdef const Row *r = &x.rows[row]
-    if ((r.addr[0] ^ k.addr[0]) | (r.addr[1] ^ k.addr[1]) | <uint32_t>(r.port[0] ^ k.port[0])
-            | <uint32_t>(r.port[1] ^ k.port[1]) | <uint32_t>((r.flags & ROW_IPV6) ^ k.v6)):
+    if ((load64(r.addr) ^ load64(k.addr)) | <uint64_t>(load32(r.port) ^ load32(k.port))
+            | <uint64_t>((r.flags & ROW_IPV6) ^ k.v6)):
         return False
     if k.v6:
         return (memcmp(x.addr6 + <size_t>row * 32, k.wide[0], 16) == 0
@@ -74,9 +74,12 @@ cdef inline bint key_is_of(const Index *x, const Key *k, row_t row) noexcept nog
     return True
 
 
-cdef inline row_t index_peek(const Index *x, uint64_t hash) noexcept nogil:
-    """The likeliest row, unchecked, or NO_ROW; prefetches it, and what else the look-up may need."""
-    cdef const Bucket *b = &x.bucket[index_home(x, hash)]
+cdef inline row_t index_peek(const Index *x, uint64_t hash, uint32_t home) noexcept nogil:
+    """The likeliest row, unchecked, or NO_ROW; prefetches it, and what else the look-up may need.
+
+    home: index_home of the hash, now or some insertions ago; an older one may miss the row, no more.
+    """
+    cdef const Bucket *b = &x.bucket[home]
     cdef uint32_t match = tags_match(b.tag, index_tag(hash))
     cdef row_t first = NO_ROW
     if b.next:

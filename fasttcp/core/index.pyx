@@ -1,7 +1,7 @@
 """From a connection's key to its row, in one cache line.
 
-What it stores: row numbers, each beside 8 bits of its key's hash. What must not stand here: keys (they are in the rows), the
-rows' lives, time.
+What it stores: row numbers, each beside 8 bits of its key's hash. What must not stand here: keys (they are in the
+rows), the rows' lives, time.
 
     bucket[home(hash)]                                                         overflow[next]
     +---------------------------+-----------+---------------------------+      +-----------------
@@ -14,14 +14,14 @@ array of a table with a known maximum ends exactly as large as that maximum want
 
     buckets 0 .. span-1 of this level; those below buckets-span are split, their other half is at +span
 
-Invariants: every row in use is in exactly one chain, that of its hash, with its tag; tags are packed from the front of the
-chain: every bucket but the last of a chain is full, the last is not empty unless it is the first; buckets of the overflow
-pool are in one chain or on the free list. Deleting moves the last entry of the chain into the hole: there are no tombstones,
-and after any amount of churn the chains are those of a table filled afresh.
+Invariants: every row in use is in exactly one chain, that of its hash, with its tag; tags are packed from the front of
+the chain: every bucket but the last of a chain is full, the last is not empty unless it is the first; buckets of the
+overflow pool are in one chain or on the free list. Deleting moves the last entry of the chain into the hole: there are
+no tombstones, and after any amount of churn the chains are those of a table filled afresh.
 
-Cost, one row of 10 million: find 1 line here and 1 in the rows (prefetch both, see store.pxd), 1.02 chain steps at full load
-on average; insert and delete the same; 10.8 bytes a row of a full table. P(chain longer than 1) is 1 % at 6 rows a bucket.
-Growing: one split reads some ten rows, which were prefetched two insertions before.
+Cost, one row of 10 million: find 1 line here and 1 in the rows (prefetch both, see store.pxd), 1.02 chain steps at full
+load on average; insert and delete the same; 10.8 bytes a row of a full table. P(chain longer than 1) is 1 % at 6 rows a
+bucket. Growing: one split reads some ten rows, which were prefetched two insertions before.
 
 Worst case: all rows in one chain. Nobody who does not know the secret can bring that about (hash.pyx); memory for it is
 reserved all the same, so an insertion cannot fail half way.
@@ -183,8 +183,8 @@ cdef void index_prefetch_split(const Index *x) noexcept nogil:
 cdef void index_split(Index *x) noexcept nogil:
     """Divide the next bucket of this level between itself and a new one at the end of the array.
 
-    When the system refuses the memory for more buckets, nothing happens: chains grow longer, and the next insertion asks
-    again.
+    When the system refuses the memory for more buckets, nothing happens: chains grow longer, and the next insertion
+    asks again.
     """
     cdef Bucket *read
     cdef Bucket *keep           # where the next entry that stays goes: never ahead of read
@@ -242,7 +242,7 @@ cdef size_t index_bytes(const Index *x) noexcept nogil:
 
 
 cdef int index_check(const Index *x, size_t rows_high) except -1:
-    """Walk everything; InvariantError names the first thing that does not hold. Cost: a visit to every bucket and row."""
+    """Walk everything; InvariantError names the first thing that does not hold. Cost: all buckets and rows."""
     cdef const Bucket *b
     cdef uint32_t home, at, n, i, free = 0
     cdef uint64_t hash, entries = 0, overflows = 0

@@ -13,7 +13,6 @@ Order of looking, RFC 9293 section 3.10.7.1 and 2: RST, then ACK, then SYN.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset
 
 from fasttcp.core.actions cimport finish, open_sequence, step, take_row, take_syn
 from fasttcp.core.hash cimport Key, is_mapped, key_endpoint
@@ -34,9 +33,10 @@ from fasttcp.core.prefetch cimport load32, load64
 from fasttcp.core.seat cimport fire
 from fasttcp.core.store cimport STORE_OK, store_find, store_handle
 from fasttcp.core.tcb cimport (
-    OUT_DROPPED, OUT_FULL, OUT_NEW, OUT_SENT, TCB_HALF_OPEN, TCB_TIMESTAMPS, TCB_TS_RECENT, Endpoint, ListenerCold,
-    Outcome, Work, clock_ms, listener_of, local_shift, remote_shift, work_begin,
+    TCB_HALF_OPEN, TCB_TS_RECENT, Endpoint, ListenerCold, Outcome, Work, clock_ms, listener_of, remote_shift,
+    work_begin,
 )
+from fasttcp.core.verdicts cimport OUT_DROPPED, OUT_FULL, OUT_NEW
 
 cdef enum:
     # What a cookie cannot hold travels in the low bits of our timestamp (kernel cookie_init_timestamp does likewise)
@@ -97,12 +97,12 @@ cdef void _answer(Endpoint *e, const Segment *s, int state, row_t listener, int 
         fire(&e.engine, listener, 0, event, s, e.engine.table.now_ns)
     if actions & A_SEND_RST:
         if emit_reply(e, s, e.engine.table.now_ns, RST, s.ack, 0) != NULL:
-            out.flags |= OUT_SENT
+            out.sent += 1
     elif actions & A_SEND_RST_ACK:
         if emit_reply(
             e, s, e.engine.table.now_ns, RST | ACK, 0, s.seq + s.payload + (s.flags & FIN) + (s.flags & SYN != 0)
         ) != NULL:
-            out.flags |= OUT_SENT
+            out.sent += 1
     elif actions & A_SEND_COOKIE:
         l = listener_of(e, listener)
         l.cookie_ms = clock_ms(e) + 1
@@ -242,7 +242,7 @@ cdef void _send_cookie(Endpoint *e, const Segment *s, Outcome *out) noexcept nog
     cdef Segment *reply = emit_reply(e, s, e.engine.table.now_ns, SYN | ACK, cookie_make(e, s, mss), s.seq + 1)
     if reply == NULL:
         return
-    out.flags |= OUT_SENT
+    out.sent += 1
     reply.window = <uint16_t>(e.policy.rcv_wnd if e.policy.rcv_wnd < 0xFFFF else 0xFFFF)
     reply.options = OPT_MSS
     reply.mss = e.policy.advmss[v6]

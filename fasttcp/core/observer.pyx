@@ -29,8 +29,8 @@ cdef enum:
     MAX_SHIFT = 14              # RFC 7323 section 2.3
     DUE_BATCH = 32
     SEGMENT_BUDGET = 4096       # timers that one segment may have to look at; the rest waits for the next one
-    # A full table lets go of the oldest TIME_WAIT first, then the oldest half-open, then the oldest closing connection;
-    # never of an established one.
+    # A full table lets go of the oldest that is over (TIME_WAIT, or reset), then of the oldest half-open, then of the oldest
+    # closing connection; never of an established one.
     SACRIFICE = 1 << EVICT_TIME_WAIT | 1 << EVICT_HALF_OPEN | 1 << EVICT_CLOSING
     ASTRAY = 1 << 20            # bytes beyond the window that an ACK may cover because the capture has holes
 
@@ -58,6 +58,11 @@ cdef inline uint32_t window_of(const Row *row, int side) noexcept nogil:
 
 cdef inline bint opening(uint8_t state) noexcept nogil:
     return state == S_SYN_SENT or state == S_SYN_RCVD
+
+
+cdef inline bint fin_received(uint8_t state) noexcept nogil:
+    """A RST one below RCV.NXT is believed: its sender has not counted its own FIN (case 20; tcp_reset_check)."""
+    return state == S_CLOSE_WAIT or state == S_CLOSING or state == S_LAST_ACK
 
 
 cdef bint observer_over(Observer *o, row_t row) noexcept nogil:
@@ -253,6 +258,7 @@ cdef void learn_syn(Row *line, int side, const Segment *segment) noexcept nogil:
         shift = segment.wscale if segment.wscale <= MAX_SHIFT else MAX_SHIFT
     line.flags = <uint16_t>((line.flags & ~(15 << at)) | (shift << at) | (ROW_SCALED_0 << side))
     line.seat.half[side].snd_nxt = segment.seq + 1 + segment.payload
+    line.seat.half[1 - side].rcv_nxt = segment.seq  # what the other acknowledges is told apart from here on
 
 
 # ---- one segment on a known connection -------------------------------------------------------------------------------
@@ -281,7 +287,7 @@ cdef uint16_t see_rst(Observer *o, row_t row, int s, const Segment *segment) noe
         believed = (
             segment.seq == sender.snd_nxt
             or segment.seq - receiver.rcv_nxt <= window
-            or segment.seq + 1 == receiver.rcv_nxt  # a FIN before it was not counted by its sender (case 20)
+            or segment.seq + 1 == receiver.rcv_nxt and fin_received(line.state[r])
         )
     if not believed:
         return V_SUSPECT
@@ -318,7 +324,9 @@ cdef uint16_t see_syn(Observer *o, row_t row, int s, const Segment *segment) noe
 
 cdef void learn_syn_late(Row *line, int s, const Segment *segment) noexcept nogil:
     cdef seq_t snd_nxt = line.seat.half[s].snd_nxt
+    cdef seq_t rcv_nxt = line.seat.half[1 - s].rcv_nxt
     learn_syn(line, s, segment)
+    line.seat.half[1 - s].rcv_nxt = rcv_nxt
     if seq_lt(line.seat.half[s].snd_nxt, snd_nxt):
         line.seat.half[s].snd_nxt = snd_nxt
 
@@ -358,12 +366,14 @@ cdef bint infer_handshake(Observer *o, row_t row, int s, const Segment *segment)
     if line.state[s] == S_SYN_SENT:                 # it has received a SYN+ACK that was not captured
         cold.isn[r] = segment.ack - 1
         line.seat.half[r].snd_nxt = segment.ack
+        line.seat.half[s].rcv_nxt = segment.ack
         fire(&o.engine, row, s, E_RCV_SYN_ACK, segment, segment.time_ns)
     elif line.state[r] == S_SYN_SENT:               # the responder speaks, its SYN+ACK was not captured ...
         if segment.ack != line.seat.half[r].snd_nxt:
             return False                            # ... or it challenges a SYN that hit an old connection
         cold.isn[s] = segment.seq - 1
         line.seat.half[s].snd_nxt = segment.seq
+        line.seat.half[r].rcv_nxt = segment.seq
         fire(&o.engine, row, r, E_RCV_SYN_ACK, segment, segment.time_ns)
     if line.state[r] == S_SYN_RCVD and (
         segment.ack == line.seat.half[r].snd_nxt and syn_seen(line, r) or seq_lt(cold.isn[r], segment.ack)
@@ -459,7 +469,7 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
     cdef uint16_t verdict = 0
     cdef uint16_t flags = segment.flags & (SYN | RST | FIN | ACK)
     cdef uint32_t actions = 0
-    cdef bint known, entered
+    cdef bint known, entered, proves
     cdef ns_t deadline
 
     o.tallies.segments += 1
@@ -508,12 +518,13 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
         if flags & SYN:
             if not entered:
                 verdict |= see_syn_ack(o, row, s, segment) if flags & ACK else see_syn(o, row, s, segment)
-        elif not opening(line.state[0]) and not opening(line.state[1]):
-            verdict |= see_ack(o, row, s, segment, &actions)
-        elif infer_handshake(o, row, s, segment):
-            verdict |= V_CHANGED | see_ack(o, row, s, segment, &actions)
         else:
-            verdict |= V_SUSPECT
+            proves = True
+            if opening(line.state[0]) or opening(line.state[1]):
+                proves = infer_handshake(o, row, s, segment)
+                verdict |= V_CHANGED if proves else V_SUSPECT
+            if proves:
+                verdict |= see_ack(o, row, s, segment, &actions)
 
     if verdict & V_RETRANSMITTED:
         if is_twin(o, line, s, segment):
@@ -570,6 +581,7 @@ cdef bint begins_anew(Observer *o, row_t row, int s, const Segment *segment, uin
         (segment.flags & ACK) != 0
         and (line.flags & ROW_SYN_PENDING) != 0
         and segment.seq != observed(o, row).isn[s]
+        and segment.ack != line.seat.half[1 - s].snd_nxt            # or it answers the SYN that was there before
     )
 
 
@@ -594,9 +606,8 @@ cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict 
         if i >= BATCH and i - BATCH < n:
             key = &keys[(i - BATCH) & (RING - 1)]
             store_peek(t, key)
-            if key.hint != NO_ROW:
-                if segments[i - BATCH].flags & SYN:
-                    prefetch_write(store_cold(t, key.hint))
-                prefetch_beside(o, key.hint)
+            # The opening writes to the cold record too. No branch on what cannot be predicted: others ask for their row twice.
+            prefetch_write(store_cold(t, key.hint) if segments[i - BATCH].flags & SYN else <void *>&t.rows[key.hint])
+            prefetch_beside(o, key.hint)
         if i >= 2 * BATCH:
             step(o, &keys[(i - 2 * BATCH) & (RING - 1)], &segments[i - 2 * BATCH], &verdicts[i - 2 * BATCH])

@@ -11,6 +11,8 @@ cdef enum:
 
 cdef void output_open(Output *q, size_t limit) noexcept nogil
 cdef void output_close(Output *q) noexcept nogil
+cdef bint output_put(Output *q, const Segment *s) noexcept nogil             # False: full
+cdef void output_copy(const Output *q, Segment *into) noexcept nogil        # all of them; they stay
 cdef size_t output_take(Output *q, Segment *into, size_t n) noexcept nogil
 
 # A segment of w.row: ACK and window, options and both clocks are filled in. False: the queue is full, as if lost.

@@ -16,7 +16,7 @@ from fasttcp.core.layout cimport (
     ACK, INFO_IPV6, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WSCALE, ROW_IPV6, RST, SYN, Row, Segment, ns_t, seq_t,
 )
 from fasttcp.core.tcb cimport (
-    OUT_SENT, TCB_SACK, TCB_SCALED, TCB_TIMESTAMPS, TCB_TS_RECENT, Endpoint, EndpointCold, Output, OutputChunk, Work,
+    TCB_SACK, TCB_SCALED, TCB_TIMESTAMPS, TCB_TS_RECENT, Endpoint, EndpointCold, Output, OutputChunk, Work,
     addresses_of, local_shift, since_epoch,
 )
 
@@ -82,6 +82,25 @@ cdef size_t output_take(Output *q, Segment *into, size_t n) noexcept nogil:
             free(q.spare)
             q.spare = chunk
     return taken
+
+
+cdef bint output_put(Output *q, const Segment *s) noexcept nogil:
+    cdef Segment *place = _slot(q)
+    if place == NULL:
+        return False
+    place[0] = s[0]
+    return True
+
+
+cdef void output_copy(const Output *q, Segment *into) noexcept nogil:
+    cdef const OutputChunk *chunk = q.head
+    cdef size_t begin = q.read, run
+    while chunk != NULL:
+        run = (q.write if chunk == q.tail else CHUNK_SEGMENTS) - begin
+        memcpy(into, &chunk.segment[begin], run * sizeof(Segment))
+        into += run
+        chunk = chunk.next
+        begin = 0
 
 
 cdef uint32_t timestamp_clock(Endpoint *e) noexcept nogil:
@@ -165,7 +184,7 @@ cdef bint emit(Work *w, uint16_t flags, seq_t seq, uint32_t payload) noexcept no
     set_length(s)
     c.segments[0] += 1
     e.counts.segments_out += 1
-    w.out.flags |= OUT_SENT
+    w.out.sent += 1
     return True
 
 

@@ -38,7 +38,7 @@ typedef struct {
     char *base;         /* 64-byte aligned, and 2 MB aligned where huge pages were asked for */
     size_t reserved;    /* bytes that the block may ever hold */
     size_t usable;      /* bytes from base that may be read and written */
-    size_t touched;     /* bytes from base that are backed by memory already; what lies beyond appears at its first use */
+    size_t touched;     /* bytes from base that are backed by memory; what lies beyond appears at its first use */
     size_t huge;        /* bytes from base for which huge pages have been asked */
     void *start;        /* what the system gave, to be given back */
     size_t length;
@@ -87,9 +87,10 @@ static inline int pages_reserve(Block *b, size_t bytes, int flags)
 
 /* Make [0, upto) usable: 0, or -1 when there is no memory or upto lies beyond the reservation.
  *
- * Huge pages are asked for what is wanted at once when a block is first used. What it grows by later comes in small pages:
- * the first touch of a huge one zeroes 2 MB (0.1 ms, on a virtual machine up to 10 ms), and growing may not pause. Each
- * 2 MB are offered to the system's collapsing once they are full (pages_touch), or collapsed at once (pages_settle). */
+ * Huge pages are asked for what is wanted at once when a block is first used. What it grows by later comes in small
+ * pages: the first touch of a huge one zeroes 2 MB (0.1 ms, on a virtual machine up to 10 ms), and growing may not
+ * pause. Each 2 MB are offered to the system's collapsing once they are full (pages_touch), or collapsed at once
+ * (pages_settle). */
 static inline int pages_use(Block *b, size_t upto)
 {
     if (upto <= b->usable) return 0;

@@ -10,9 +10,10 @@ Cost: one look-up while ports are plenty. With every port of a remote end in use
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
+from fasttcp.core.expiry cimport endpoint_expired
 from fasttcp.core.hash cimport Key, is_mapped, key_endpoint
 from fasttcp.core.isn cimport port_offset
-from fasttcp.core.layout cimport NO_ROW, ROW_IPV6, Row, row_t
+from fasttcp.core.layout cimport NO_ROW, Row, row_t
 from fasttcp.core.listening cimport find_listener
 from fasttcp.core.names cimport S_TIME_WAIT
 from fasttcp.core.policy cimport port_reserved
@@ -60,7 +61,7 @@ cdef bint ports_choose(
         if port_reserved(&e.policy, port[0]):
             continue
         key_endpoint(&key, local, port[0], remote, rport, &e.engine.table.hash_key)
-        if store_find(&e.engine.table, &key, row):
+        if store_find(&e.engine.table, &key, row) and not endpoint_expired(e, row[0]):
             if time_wait_reusable(e, row[0]):
                 return True
             continue

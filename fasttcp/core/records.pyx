@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free
 
 from fasttcp.core.address cimport format_address
+from fasttcp.core.arrow cimport arrow_schema, arrow_stream
 
 import struct
 
@@ -63,6 +64,18 @@ cdef class Records:
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         _fill(buffer, flags, self, self.data, self.layout, self.itemsize, self.shape, self.strides)
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        """The records as an Arrow stream: a PyCapsule, in batches of 65,536. `requested_schema` is not followed.
+
+        polars, pandas, pyarrow and DuckDB take the records themselves where they take a table. Times are timestamps in ns,
+        addresses text, states and events dictionaries of their names.
+        """
+        return arrow_stream(self, self.data, self.count, self.itemsize, self.layout)
+
+    def __arrow_c_schema__(self):
+        """The same without data: a PyCapsule with the schema."""
+        return arrow_schema(self.itemsize, self.layout)
 
     def __repr__(self):
         return f"<{self.count} records of {', '.join(self.fields)}>"

@@ -1,16 +1,19 @@
-# Rows, their index and their timers as one thing: the table without its rules. See store.pyx for the promises and costs.
+# Rows, their index and their timers as one thing: the table without its rules. See store.pyx.
 #
 # Order of the calls for one segment, spread over a batch so that each waits for no memory:
 #   1  key_observed (or key_endpoint), store_prefetch      the bucket's line
 #   2  store_peek                                          the row's line
 #   3  store_find, or store_insert                         the answer; always right, whatever happened since the peek
+# In groups of 8: step 1 for one group, step 2 for the group before it, step 3 for the one before that. On the churn
+# of 1 million connections, against all three steps on 32 segments at a time: 1.2 times faster (groups of 16: 1.1).
+# Rows that are due, likewise: advance for at most 32, store_prefetch_remove for all of them, then store_remove.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fasttcp.core.hash cimport HashKey, Key, hash_of_row
 from fasttcp.core.index cimport (
-    Index, index_delete, index_find, index_insert, index_peek, index_prefetch, key_is_of,
+    Index, index_delete, index_find, index_home, index_insert, index_peek, index_prefetch, key_is_of,
 )
 from fasttcp.core.layout cimport NO_ROW, NO_TIMER, ROW_IPV6, Cold, Row, ns_t, row_t, tick_t
 from fasttcp.core.memory cimport Block
@@ -34,7 +37,7 @@ cdef enum:
 # What a full table may sacrifice: Table.oldest[...] and Table.newest[...]
 cdef enum:
     EVICT_NONE = 0
-    EVICT_TIME_WAIT = 1         # one side in TIME_WAIT
+    EVICT_TIME_WAIT = 1         # it is over: one side in TIME_WAIT, or both CLOSED (reset, and lingering)
     EVICT_HALF_OPEN = 2         # SYN_SENT or SYN_RCVD on one side, nothing further on the other
     EVICT_CLOSING = 3           # a FIN seen, not yet TIME_WAIT
     EVICT_CLASSES = 4
@@ -106,12 +109,13 @@ cdef inline tick_t store_tick_after(const Table *t, uint32_t timeout_ticks) noex
 
 # ------------------------------------------------------------------------------------------------------------- look-up
 
-cdef inline void store_prefetch(const Table *t, const Key *k) noexcept nogil:
-    index_prefetch(&t.index, k.hash)
+cdef inline void store_prefetch(const Table *t, Key *k) noexcept nogil:
+    k.home = index_home(&t.index, k.hash)
+    prefetch_write(&t.index.bucket[k.home])
 
 
 cdef inline void store_peek(const Table *t, Key *k) noexcept nogil:
-    k.hint = index_peek(&t.index, k.hash)
+    k.hint = index_peek(&t.index, k.hash, k.home)
 
 
 cdef inline bint store_find(const Table *t, const Key *k, row_t *row) noexcept nogil:
@@ -187,7 +191,7 @@ cdef inline size_t store_advance(Table *t, ns_t now_ns, size_t *budget, row_t *d
     return wheel_advance(&t.wheel, t.now_tick, budget, due, n)
 
 
-# ------------------------------------------------------------------------------------------------------ rows come and go
+# --------------------------------------------------------------------------------------------------- rows come and go
 
 cdef inline int store_insert(Table *t, const Key *k, ns_t now_ns, row_t *row) noexcept nogil:
     """A row for a key that the table does not hold: STORE_OK, STORE_FULL or STORE_NO_MEMORY.
@@ -236,6 +240,8 @@ cdef inline int store_insert(Table *t, const Key *k, ns_t now_ns, row_t *row) no
     index_insert(&t.index, k.hash, at)
     t.used += 1
     t.pairs[0] += 1
+    if t.links != NULL:
+        store_reclass(t, at, EVICT_NONE, t.class_of[0])
     row[0] = at
     return STORE_OK
 

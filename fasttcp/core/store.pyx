@@ -1,8 +1,8 @@
 """The table without its rules: rows, index, timers and counts kept as one.
 
-What it stores: a 64-byte Row and a cold record for each connection, the index over their keys, one timer each, how many there
-are in each pair of states. What must not stand here: any rule of TCP (which state follows which, what a timer means), packets,
-a clock, a source of randomness.
+What it stores: a 64-byte Row and a cold record for each connection, the index over their keys, one timer each, how many
+there are in each pair of states. What must not stand here: any rule of TCP (which state follows which, what a timer
+means), packets, a clock, a source of randomness.
 
     block      bytes a row          written
     rows       64                   by every event
@@ -12,16 +12,16 @@ a clock, a source of randomness.
     addr6      32                   IPv6 only; never touched by IPv4
     links      8                    only with STORE_EVICT
 
-Invariants, all verified by store_check: a row below `high` is in use (odd generation) or on the free list (even generation,
-parked = ROW_FREE); one in use is in the index once, under its key, and has at most one timer; `used`, `pairs` and the lists
-agree with the rows; rows at and beyond `high` have never been written. Nothing ever moves: a row keeps its number and its
-address from insertion to removal, and growing only appends, so exported views stay valid.
+Invariants, all verified by store_check: a row below `high` is in use (odd generation) or on the free list (even
+generation, parked = ROW_FREE); one in use is in the index once, under its key, and has at most one timer; `used`,
+`pairs` and the lists agree with the rows; rows at and beyond `high` have never been written. Nothing ever moves: a row
+keeps its number and its address from insertion to removal, and growing only appends, so exported views stay valid.
 
 Time: now_ns never goes back, an older value is taken for the newest seen. Tick 0 begins at the first value seen.
 
-Cost at 10 million rows, prefetched as store.pxd says: find 2 lines, insert 4, remove 5. Growing is done in steps of at most
-STEP_ROWS rows and of small pages, so that no insertion waits for the system's zeroing of a huge one; store_settle turns what
-has grown into huge pages (1.2 to 1.9 times faster) when there is time for it.
+Cost at 10 million rows, prefetched as store.pxd says: find 2 lines, insert 4, remove 5. Growing is done in steps of at
+most STEP_ROWS rows and of small pages, so that no insertion waits for the system's zeroing of a huge one; store_settle
+turns what has grown into huge pages (1.2 to 1.9 times faster) when there is time for it.
 
 Threads: none of this locks. One thread at a time for one table.
 """
@@ -30,10 +30,14 @@ from libc.stdint cimport INT64_MAX
 
 from fasttcp.core.hash cimport hash_expand, hash_wide
 from fasttcp.core.index cimport index_bytes, index_check, index_close, index_open, index_reserve
-from fasttcp.core.memory cimport BLOCK_HUGE, BLOCK_PLAIN, block_close, block_commit, block_open, pages_settle, pages_touch, pages_use
+from fasttcp.core.memory cimport (
+    BLOCK_HUGE, BLOCK_PLAIN, Block, block_close, block_open, pages_settle, pages_touch, pages_use,
+)
 from fasttcp.core.names cimport N_STATES, S_FIN_WAIT_1, S_LAST_ACK, S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT
 from fasttcp.core.prefetch cimport net32
-from fasttcp.core.wheel cimport WHEEL_SLOTS, wheel_bytes, wheel_check, wheel_close, wheel_open, wheel_reserve, wheel_tick
+from fasttcp.core.wheel cimport (
+    WHEEL_SLOTS, wheel_bytes, wheel_check, wheel_close, wheel_open, wheel_reserve, wheel_tick,
+)
 
 from fasttcp.errors import InvariantError
 
@@ -43,7 +47,7 @@ cdef enum:
     MAX_ROWS = 0x80000000       # 2^31, so that a chunk number and a place fit in Cold.timer_at
 
 
-# ---------------------------------------------------------------------------------------------------- opening and growing
+# ------------------------------------------------------------------------------------------------ opening and growing
 
 cdef int store_open(
     Table *t, int seat, size_t rows, size_t max_rows, size_t cold_stride, uint64_t tick_ns, const uint64_t *secret,
@@ -235,6 +239,7 @@ cdef void _fill_classes(Table *t) noexcept nogil:
                 t.class_of[a << 4 | b] = EVICT_CLOSING
             elif a <= S_SYN_RCVD and b <= S_SYN_RCVD and (a >= S_SYN_SENT or b >= S_SYN_SENT):
                 t.class_of[a << 4 | b] = EVICT_HALF_OPEN
+    t.class_of[0] = EVICT_TIME_WAIT                 # both CLOSED
 
 
 cdef void store_reclass(Table *t, row_t row, int before, int after) noexcept nogil:
@@ -277,10 +282,10 @@ cdef int store_rebuild(
     """Make a table of rows that were copied in: everything else is derived from them.
 
     Before: the table is open and empty, with room for `high` rows; rows, cold records and (for IPv6, after
-    store_grow_addr6) addr6 of another table have been copied to [0, high), and free, epoch_ns, now_ns and Wheel.skipped are what they were there. The secret
-    may be another. After: as if the connections had been inserted here; handles, deadlines and the order in which free rows
-    will be used hold; rows of one eviction class stand in the order of their numbers. ValueError names a row that cannot
-    be; the table is then of no use but to be closed.
+    store_grow_addr6) addr6 of another table have been copied to [0, high), and free, epoch_ns, now_ns and Wheel.skipped
+    are what they were there. The secret may be another. After: as if the connections had been inserted here; handles,
+    deadlines and the order in which free rows will be used hold; rows of one eviction class stand in the order of their
+    numbers. ValueError names a row that cannot be; the table is then of no use but to be closed.
     """
     cdef size_t i, spare = 0
     cdef uint64_t pair

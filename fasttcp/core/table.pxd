@@ -1,18 +1,16 @@
 # The table for `cimport`. The class is a shell around one Observer or one Endpoint; use the functions, which are
 # checked by their signatures when they are imported. They take no turn: the caller is alone in the table meanwhile.
 
+from fasttcp.core.application cimport Application
 from fasttcp.core.layout cimport Segment, ns_t
-from fasttcp.core.observer cimport Observer, Verdict
+from fasttcp.core.observer cimport Verdict
 from fasttcp.core.seat cimport Engine
 from fasttcp.core.summary cimport EndLog
-from fasttcp.core.turn cimport Turn
+from fasttcp.core.tcb cimport Endpoint
 
-cdef class ConnectionTable:
-    cdef Engine *engine             # of either seat
-    cdef Observer *observer         # NULL in the endpoint seat
+cdef class ConnectionTable(Application):
     cdef EndLog ended
     cdef bint keep_ended
-    cdef Turn turn                  # who is inside
     cdef readonly object profile    # the Profile it was made with
     cdef readonly str seat          # "endpoint" or "observer"
     cdef readonly str on_full       # "raise" or "evict"
@@ -20,4 +18,5 @@ cdef class ConnectionTable:
     cdef object __weakref__
 
 cdef Engine *table_engine(ConnectionTable table) noexcept
+cdef Endpoint *table_endpoint(ConnectionTable table) except NULL     # StateError in the observer seat
 cdef int table_apply(ConnectionTable table, const Segment *segments, size_t n, Verdict *verdicts) except -1 nogil

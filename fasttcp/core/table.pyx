@@ -9,39 +9,54 @@ Views made by `column` are windows on live memory: read them while no batch runs
 from operator import index
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from fasttcp.core.address cimport parse_address, parse_number
-from fasttcp.core.columns cimport OBSERVER_COLUMNS
-from fasttcp.core.hash cimport Key, key_observed
+from fasttcp.core.application cimport Application, enter, expired, live_row, ready, row_of, whole
+from fasttcp.core.arrivals cimport endpoint_batch, endpoint_receive
+from fasttcp.core.columns cimport ENDPOINT_COLUMNS, OBSERVER_COLUMNS
+from fasttcp.core.endings cimport endlog_endpoint, summarize_endpoint
+from fasttcp.core.endpoint cimport endpoint_check, endpoint_fini, endpoint_init
+from fasttcp.core.expiry cimport endpoint_advance
+from fasttcp.core.hash cimport Key, key_endpoint, key_observed
 from fasttcp.core.layout cimport INFO_BAD_CHECKSUM, INFO_BAD_HEADER, NO_ROW, Observed, Row, Segment, ns_t, row_t
-from fasttcp.core.observer cimport (
-    Observer, Verdict, observe, observe_batch, observer_advance, observer_expired,
-)
+from fasttcp.core.machine cimport EVENT_SLOTS, machine_actions
+from fasttcp.core.names cimport A_NEVER, N_STATES
+from fasttcp.core.observer cimport Observer, Tallies, Verdict, observe, observe_batch, observer_advance
+from fasttcp.core.output cimport OUTPUT_LIMIT, output_copy, output_put
 from fasttcp.core.records cimport Records, column_new, records_new, records_take
 from fasttcp.core.seat cimport Engine
+from fasttcp.core.snapshot cimport (
+    SnapshotReader, snapshot_begin, snapshot_done, snapshot_end, snapshot_next, snapshot_open, snapshot_put, snapshot_take,
+)
 from fasttcp.core.store cimport (
-    SEAT_OBSERVER, STORE_EVICT, Table, store_behind, store_bytes, store_check, store_close, store_find, store_handle,
-    store_in_use, store_open, store_overdue, store_row_of, store_set_horizon,
+    EVICT_CLASSES, EVICT_NONE, SEAT_ENDPOINT, SEAT_OBSERVER, STORE_EVICT, STORE_LAZY, STORE_OK, Table, store_behind,
+    store_bytes, store_check, store_close, store_find, store_grow_addr6, store_handle, store_in_use, store_open,
+    store_overdue, store_rebuild, store_reclass, store_set_horizon,
 )
 from fasttcp.core.summary cimport LIVE, EndLog, Summary, endlog_close, endlog_observed, summarize_observed
+from fasttcp.core.tcb cimport Counts, Endpoint, EndpointCold, Outcome
 from fasttcp.core.trace cimport Step, Trace, trace_close, trace_open
-from fasttcp.core.turn cimport turn_give, turn_take, turn_wait
+from fasttcp.core.turn cimport turn_give
 from fasttcp.core.verdicts cimport V_FULL
 from fasttcp.core.wheel cimport TIMEOUT_TICKS
 
 import hashlib
 import os
+import sys
 
+from fasttcp.core.files import replacing
+from fasttcp.core.outcomes import read_outcome
 from fasttcp.core.segments import SEGMENT_BYTES, SegmentBatch
 from fasttcp.core.segments import Segment as SegmentTuple
 from fasttcp.core.silence import silence_ns
 from fasttcp.core.steps import TraceStep, read_steps
-from fasttcp.errors import InvariantError, ProfileError, SegmentError, StaleHandle, StateError, TableFull
+from fasttcp.errors import InvariantError, ProfileError, SegmentError, SnapshotError, StaleHandle, StateError, TableFull
+from fasttcp.profiles import Profile
 from fasttcp.profiles import profile as find_profile
-from fasttcp.spec import State
+from fasttcp.spec import Event, State
 from fasttcp.verdicts import Verdict as VerdictFlags
 
 __all__ = ["ConnectionTable", "TraceStep"]
@@ -52,7 +67,14 @@ cdef bytes SUMMARY_LAYOUT = (
     b"Q:resp_bytes:I:orig_isn:I:resp_isn:I:orig_retransmitted:I:resp_retransmitted:H:orig_port:H:resp_port:B:orig_state:"
     b"B:resp_state:B:ended_by:B:flags:}"
 )
+cdef bytes OUTCOME_LAYOUT = (
+    b"T{Q:handle:Q:events:I:row:I:delivered:H:sent:H:flags:B:before:B:after:B:origin:B:last:}"
+)
 cdef dict VERDICTS = {}             # int -> fasttcp.Verdict: making one costs a microsecond
+
+
+cdef enum:
+    DUE_BATCH = 64
 
 
 # ---- for cimport -----------------------------------------------------------------------------------------------------
@@ -61,75 +83,28 @@ cdef Engine *table_engine(ConnectionTable table) noexcept:
     return table.engine
 
 
+cdef Endpoint *table_endpoint(ConnectionTable table) except NULL:
+    if table.endpoint == NULL:
+        raise StateError("this table is not open in the endpoint seat")
+    return table.endpoint
+
+
 cdef int table_apply(ConnectionTable table, const Segment *segments, size_t n, Verdict *verdicts) except -1 nogil:
-    """Apply n segments, writing one verdict for each. StateError when the table is not open."""
+    """Apply n segments, writing one verdict for each. StateError when the table is not open in the observer seat."""
     if table.observer == NULL:
         with gil:
-            raise StateError("this table is not open")
+            raise StateError("this table is not open in the observer seat")
     observe_batch(table.observer, segments, n, verdicts)
     return 0
 
 
 # ---- inside ----------------------------------------------------------------------------------------------------------
 
-cdef int ready(ConnectionTable table) except -1:
-    """Return when no batch of another thread is in the table. Refuses a table that was never opened."""
-    if table.engine == NULL:
-        raise StateError("this table is not open")
-    return turn_wait(&table.turn)
-
-
-cdef int enter(ConnectionTable table) except -1:
-    """The same, and keep others out until turn_give: for what lets go of the GIL."""
-    if table.engine == NULL:
-        raise StateError("this table is not open")
-    return turn_take(&table.turn)
-
-
-cdef bint expired(ConnectionTable table, row_t row) noexcept:
-    """Whether the row's time is up though the wheel has not come round to it: then it is gone now."""
-    return observer_expired(table.observer, row)
-
-
-cdef bint row_of(ConnectionTable table, object number, row_t *row) except -1:
-    """Whether a handle (an int) names a live connection, and its row."""
-    cdef uint64_t handle
-    if not 0 <= number < 1 << 64:
-        return False
-    handle = number
-    ready(table)
-    return store_row_of(&table.engine.table, handle, row) and not expired(table, row[0])
-
-
-cdef int live_row(ConnectionTable table, handle, row_t *row) except -1:
-    """The row of a handle; StaleHandle when its connection is gone."""
-    try:
-        number = index(handle)
-    except TypeError:
-        raise TypeError(f"handle is {handle!r}: it must be an int") from None
-    if not row_of(table, number, row):
-        raise StaleHandle(f"handle {number} names no live connection")
-    return 0
-
-
-cdef _whole(str name, value, low, high):
-    """An argument as an int within its range."""
-    try:
-        number = index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}: it must be an int")
-    if not low <= number <= high:
-        raise ValueError(f"{name} is {number}: it must be from {low} to {high}")
-    return number
-
-
 cdef bytes _secret(seed):
     """32 secret bytes: from the system, or from the seed by BLAKE2 so that neighbouring seeds have nothing in common."""
     if seed is None:
         return os.urandom(32)
-    return hashlib.blake2b(str(_whole("seed", seed, -(1 << 63), (1 << 64) - 1)).encode(), digest_size=32).digest()
+    return hashlib.blake2b(str(whole("seed", seed, -(1 << 63), (1 << 64) - 1)).encode(), digest_size=32).digest()
 
 
 cdef list _ticks(times, tick_ns):
@@ -163,41 +138,37 @@ cdef size_t _segments(source, Py_buffer *view) except? 0:
     raise SegmentError(message)
 
 
-cdef int open_table(
-    ConnectionTable self, capacity, max_capacity, profile, seat, seed, bytes secret, on_full, tick_ns, trace,
-    keep_ended,
-) except -1:
-    """Check every argument, then build the engine; on failure the table stays as it was, not open."""
-    cdef Observer *observer
+cdef int open_store(Engine *engine, int seat, dict layout, const char *secret) except -1:
+    """The parts that both seats stand on, with checked sizes; on failure nothing is left behind."""
     cdef uint64_t words[4]
+    memcpy(words, secret, 32)
+    try:
+        store_open(
+            &engine.table, seat, layout["capacity"], layout["max_capacity"],
+            sizeof(Observed) if seat == SEAT_OBSERVER else sizeof(EndpointCold), layout["tick_ns"], words,
+            layout["flags"] | (STORE_EVICT if layout["evict"] else 0),
+        )
+        store_set_horizon(&engine.table, layout["horizon_ns"])
+        trace_open(&engine.trace, layout["trace"])
+    except BaseException:
+        store_close(&engine.table)
+        raise
+    return 0
+
+
+cdef int open_observer(ConnectionTable self, profile, dict layout, bytes secret) except -1:
+    cdef Observer *observer
     cdef int i
-    if self.engine != NULL:
-        raise StateError("this table was opened before")
-    if seat != "observer":
-        raise ValueError(f"seat is {seat!r}; it can be 'endpoint' or 'observer'")
-    if on_full not in ("raise", "evict"):
-        raise ValueError(f"on_full is {on_full!r}; it can be 'raise' or 'evict'")
-    capacity = _whole("capacity", capacity, 1, 1 << 31)
-    max_capacity = _whole("max_capacity", max_capacity, capacity, 1 << 31)
-    tick_ns = _whole("tick_ns", tick_ns, 1, 10**12)
-    trace = _whole("trace", trace, 0, 1 << 32)
-    ticks = _ticks(silence_ns(profile), tick_ns)
-    memcpy(words, <const char *>secret, 32)
+    ticks = _ticks(silence_ns(profile), layout["tick_ns"])
     observer = <Observer *>calloc(1, sizeof(Observer))
     if observer == NULL:
         raise MemoryError("no memory for a table")
     try:
-        store_open(
-            &observer.engine.table, SEAT_OBSERVER, capacity, max_capacity, sizeof(Observed), tick_ns, words,
-            STORE_EVICT if on_full == "evict" else 0,
-        )
-        store_set_horizon(&observer.engine.table, profile.time_wait_ns)
-        trace_open(&observer.engine.trace, trace)
+        open_store(&observer.engine, SEAT_OBSERVER, layout, secret)
     except BaseException:
-        store_close(&observer.engine.table)
         free(observer)
         raise
-    observer.evict = on_full == "evict"
+    observer.evict = layout["evict"]
     observer.pick_up = 1 if profile.nf_conntrack_tcp_loose else 0
     observer.any_rst = not profile.observer_rst_in_window
     observer.any_isn = profile.observer_reuse == "isn"
@@ -205,27 +176,94 @@ cdef int open_table(
     observer.twin_ns = profile.observer_duplicate_window_ns or 0
     for i in range(256):
         observer.timeout[i] = ticks[i]
-    self.keep_ended = bool(keep_ended)
     if self.keep_ended:
         observer.watch.context = &self.ended
         observer.watch.ended = endlog_observed
-    self.profile, self.seat, self.on_full, self.seed = profile, seat, on_full, seed
     self.observer = observer
     self.engine = &observer.engine
     return 0
 
 
+cdef int open_endpoint(ConnectionTable self, profile, dict layout, bytes secret, size_t output_limit) except -1:
+    cdef Endpoint *endpoint
+    cdef uint64_t words[2]
+    # What goes on the wire must tell nothing of the index's secret.
+    cdef bytes other = hashlib.blake2b(secret, digest_size=16, person=b"endpoint").digest()
+    memcpy(words, <const char *>other, 16)
+    _ticks((
+        profile.time_wait_ns, profile.tcp_fin_timeout_ns or 0, profile.rto_max_ns, profile.tcp_keepalive_time_ns,
+        profile.tcp_keepalive_intvl_ns,
+    ), layout["tick_ns"])
+    endpoint = <Endpoint *>calloc(1, sizeof(Endpoint))
+    if endpoint == NULL:
+        raise MemoryError("no memory for a table")
+    try:
+        endpoint_init(endpoint, profile, words, output_limit)
+        open_store(&endpoint.engine, SEAT_ENDPOINT, layout, secret)
+    except BaseException:
+        endpoint_fini(endpoint)
+        free(endpoint)
+        raise
+    endpoint.evict = layout["evict"]
+    endpoint.auto_accept = layout["accept_all"]
+    endpoint.auto_read = layout["read_all"]
+    if self.keep_ended:
+        endpoint.watch.context = &self.ended
+        endpoint.watch.ended = endlog_endpoint
+    self.endpoint = endpoint
+    self.engine = &endpoint.engine
+    return 0
+
+
+cdef int open_table(
+    ConnectionTable self, capacity, max_capacity, profile, seat, seed, bytes secret, on_full, tick_ns, trace,
+    keep_ended, accept_all, read_all, output_limit, int flags,
+) except -1:
+    """Check every argument, then build the engine; on failure the table stays as it was, not open."""
+    if self.engine != NULL:
+        raise StateError("this table was opened before")
+    if seat not in ("endpoint", "observer"):
+        raise ValueError(f"seat is {seat!r}; it can be 'endpoint' or 'observer'")
+    if on_full not in ("raise", "evict"):
+        raise ValueError(f"on_full is {on_full!r}; it can be 'raise' or 'evict'")
+    capacity = whole("capacity", capacity, 1, 1 << 31)
+    layout = {
+        "capacity": capacity,
+        "max_capacity": whole("max_capacity", max_capacity, capacity, 1 << 31),
+        "tick_ns": whole("tick_ns", tick_ns, 1, 10**12),
+        "trace": whole("trace", trace, 0, 1 << 32),
+        "evict": on_full == "evict",
+        "horizon_ns": profile.time_wait_ns,
+        "accept_all": bool(accept_all),
+        "read_all": bool(read_all),
+        "flags": flags,
+    }
+    most = whole("output_limit", output_limit, 1, 1 << 40)
+    self.keep_ended = bool(keep_ended)
+    if seat == "observer":
+        open_observer(self, profile, layout, secret)
+    else:
+        open_endpoint(self, profile, layout, secret, most)
+    self.profile, self.seat, self.on_full, self.seed = profile, seat, on_full, seed
+    return 0
+
+
 # ---- the class -------------------------------------------------------------------------------------------------------
 
-cdef class ConnectionTable:
+cdef class ConnectionTable(Application):
     """The state of many TCP connections: rows of 64 bytes, a hash index over them, one timer wheel.
 
     capacity: connections that find room at once, 1 to 2^31. max_capacity: how far the table may grow, step by step and without moving
     anything; None keeps it at `capacity`. profile: a name or a `fasttcp.Profile`. seat: "endpoint" or "observer".
     seed: an int makes the hash secret and all else reproducible; None takes a random secret. on_full: "raise" refuses the
-    connection, "evict" lets go of the oldest TIME_WAIT first, then the oldest half-open, then the oldest closing one.
+    connection, "evict" lets go of the oldest that is over (TIME_WAIT, or reset), then the oldest half-open, then the oldest
+    closing one, never of an established one.
     tick_ns: the grain of the timer wheel; a timer fires never early and at most one tick late. trace: how many
     transitions `explain` may look back on, over the whole table. keep_ended: collect ended connections for `take_ended`.
+
+    In the endpoint seat also: accept_all: an established connection is the application's at once; False: it waits in its
+    listener's queue for `accept`. read_all: what is delivered counts as read; False: it fills the window until `read`.
+    output_limit: segments that may wait for `take_output`.
 
     Raises ValueError for arguments out of range, MemoryError when the system refuses the memory. Opening touches the memory
     of `capacity` rows, about 0.2 s a GB.
@@ -233,18 +271,21 @@ cdef class ConnectionTable:
 
     def __init__(
         self, capacity, *, max_capacity=None, profile="linux", seat="endpoint", seed=None, on_full="raise",
-        tick_ns=10_000_000, trace=0, keep_ended=False,
+        tick_ns=10_000_000, trace=0, keep_ended=False, accept_all=True, read_all=True, output_limit=OUTPUT_LIMIT,
     ):
         open_table(
             self, capacity, capacity if max_capacity is None else max_capacity, find_profile(profile), seat, seed, _secret(seed),
-            on_full, tick_ns, trace, keep_ended,
+            on_full, tick_ns, trace, keep_ended, accept_all, read_all, output_limit, 0,
         )
 
     def __dealloc__(self):
         if self.engine != NULL:
             trace_close(&self.engine.trace)
             store_close(&self.engine.table)
+        if self.endpoint != NULL:
+            endpoint_fini(self.endpoint)
         free(self.observer)
+        free(self.endpoint)
         endlog_close(&self.ended)
 
     def __repr__(self):
@@ -260,8 +301,10 @@ cdef class ConnectionTable:
         segments: a `SegmentBatch`, or any contiguous buffer of 80-byte records of its layout (`SEGMENT_DTYPE`) on an 8-byte
         boundary; nobody may write to it meanwhile. Their time_ns is the clock, and due timers fire as it goes.
 
-        Returns records (n,) of row uint32 (0xFFFFFFFF: none), flags uint16 (`Verdict`), and both sides' states afterwards,
-        state_0 and state_1, uint8. A segment that finds the table full has Verdict.FULL; nothing is raised for it.
+        Observer: returns records (n,) of row uint32 (0xFFFFFFFF: none), flags uint16 (`Verdict`), and both sides' states
+        afterwards, state_0 and state_1, uint8. A segment that finds the table full has Verdict.FULL; nothing is raised for it.
+        Endpoint: records of handle uint64 (0: none), events uint64 (a bit for each `Event`), row and delivered uint32, sent and
+        flags uint16 (`OutcomeFlag`), before, after, origin and last uint8; timers fire in `advance` only.
         Raises SegmentError, before the first segment is looked at, when the buffer is no batch of segments.
         Cost: about 1 us a call and the random memory of two cache lines a segment.
         """
@@ -269,10 +312,16 @@ cdef class ConnectionTable:
         cdef size_t n = _segments(segments, &view)
         cdef Records out
         try:
-            out = records_new(n, sizeof(Verdict), VERDICT_LAYOUT)
+            if self.endpoint == NULL:
+                out = records_new(n, sizeof(Verdict), VERDICT_LAYOUT)
+            else:
+                out = records_new(n, sizeof(Outcome), OUTCOME_LAYOUT)
             enter(self)
             with nogil:
-                observe_batch(self.observer, <const Segment *>view.buf, n, <Verdict *>out.data)
+                if self.endpoint == NULL:
+                    observe_batch(self.observer, <const Segment *>view.buf, n, <Verdict *>out.data)
+                else:
+                    endpoint_batch(self.endpoint, <const Segment *>view.buf, n, <Outcome *>out.data)
             turn_give(&self.turn)
             return out
         finally:
@@ -285,12 +334,15 @@ cdef class ConnectionTable:
         when the budget ended first and the next call goes on; until then a connection whose time is up is still counted, but
         no call and no segment finds it any more. An older time is taken for the newest seen.
         """
-        cdef ns_t now = _whole("now_ns", now_ns, INT64_MIN, INT64_MAX)
-        cdef size_t most = <size_t>-1 if budget is None else _whole("budget", budget, 1, 1 << 62)
+        cdef ns_t now = whole("now_ns", now_ns, INT64_MIN, INT64_MAX)
+        cdef size_t most = <size_t>-1 if budget is None else whole("budget", budget, 1, 1 << 62)
         cdef bint behind
         enter(self)
         with nogil:
-            observer_advance(self.observer, now, most)
+            if self.endpoint == NULL:
+                observer_advance(self.observer, now, most)
+            else:
+                fire_due(self.endpoint, now, most)
             behind = store_behind(&self.engine.table)
         turn_give(&self.turn)
         return not behind
@@ -300,11 +352,13 @@ cdef class ConnectionTable:
     def receive(self, segment):
         """Apply one segment: a `Segment`, or 80 bytes of the layout of `SegmentBatch`.
 
-        Returns (handle or None, `Verdict`). Raises SegmentError for anything else; TableFull when it needs a row and there is
-        none (with on_full="evict": none that may be evicted).
+        Observer: returns (handle or None, `Verdict`), and raises TableFull when it needs a row and there is none (with
+        on_full="evict": none that may be evicted). Endpoint: returns (handle or None, `Outcome`); its time_ns is the time, and
+        a SYN without a row is dropped as a host does. Raises SegmentError for anything else than a segment.
         """
         cdef Py_buffer view
         cdef Verdict verdict
+        cdef Outcome out
         cdef uint64_t handle = 0
         if isinstance(segment, SegmentTuple):
             batch = SegmentBatch(1)
@@ -316,6 +370,12 @@ cdef class ConnectionTable:
             raise SegmentError(message)
         try:
             ready(self)
+            if self.endpoint != NULL:
+                endpoint_receive(self.endpoint, <const Segment *>view.buf, (<const Segment *>view.buf).time_ns, &out)
+                told = read_outcome(
+                    out.handle, out.events, out.before, out.after, out.origin, out.last, out.delivered, out.sent, out.flags
+                )
+                return told.handle, told
             observe(self.observer, <const Segment *>view.buf, &verdict)
             if verdict.row != NO_ROW:
                 handle = store_handle(&self.engine.table, verdict.row)
@@ -331,7 +391,8 @@ cdef class ConnectionTable:
         return None, flags
 
     def find(self, src, sport, dst, dport):
-        """The handle of the connection between two ends, None if there is none. Observer: in either order.
+        """The handle of the connection between two ends, None if there is none. Observer: in either order; endpoint: src
+        is the local end, and dst all zero with dport 0 finds a listener.
 
         src, dst: addresses as text, packed bytes or ipaddress objects; an IPv4 address and its form ::ffff:a.b.c.d are one.
         sport, dport: 0 to 65535. Raises SegmentError for anything else.
@@ -345,14 +406,17 @@ cdef class ConnectionTable:
         ends.sport = parse_number("sport", sport, 0, 65535)
         ends.dport = parse_number("dport", dport, 0, 65535)
         ready(self)
-        key_observed(&key, &ends, &self.engine.table.hash_key)
+        if self.endpoint != NULL:
+            key_endpoint(&key, ends.src, ends.sport, ends.dst, ends.dport, &self.engine.table.hash_key)
+        else:
+            key_observed(&key, &ends, &self.engine.table.hash_key)
         if not store_find(&self.engine.table, &key, &row) or expired(self, row):
             return None
         return store_handle(&self.engine.table, row)
 
     def handle(self, row):
         """The handle of the connection in this row now (rows are what `apply` returns). Raises StaleHandle if it is free."""
-        cdef uint64_t at = _whole("row", row, 0, (1 << 32) - 1)
+        cdef uint64_t at = whole("row", row, 0, (1 << 32) - 1)
         ready(self)
         if (
             at >= self.engine.table.high or not store_in_use(&self.engine.table, <row_t>at) or expired(self, <row_t>at)
@@ -365,15 +429,17 @@ cdef class ConnectionTable:
         cdef Records out = records_new(1, sizeof(Summary), SUMMARY_LAYOUT)
         cdef row_t row
         live_row(self, handle, &row)
-        summarize_observed(self.observer, row, LIVE, 0, <Summary *>out.data)
+        summarize(self, row, <Summary *>out.data)
         return out[0]
 
     def state(self, handle):
-        """Both halves' states: (originator's, responder's) in the observer seat. Raises StaleHandle."""
+        """Observer: both halves' states, (originator's, responder's). Endpoint: our half's. Raises StaleHandle."""
         cdef Summary out
         cdef row_t row
         live_row(self, handle, &row)
-        summarize_observed(self.observer, row, LIVE, 0, &out)
+        if self.endpoint != NULL:
+            return State(self.engine.table.rows[row].state[0])
+        summarize(self, row, &out)
         return State(out.state[0]), State(out.state[1])
 
     def explain(self, handle):
@@ -382,7 +448,7 @@ cdef class ConnectionTable:
         Needs a table made with `trace`; steps that the ring has overwritten are missing. Works for ended connections too.
         Raises StateError on a table that records nothing. Cost: one pass over the ring, the GIL released.
         """
-        cdef uint64_t wanted = _whole("handle", handle, 0, (1 << 64) - 1)
+        cdef uint64_t wanted = whole("handle", handle, 0, (1 << 64) - 1)
         cdef size_t count = 0
         cdef Step *steps
         enter(self)
@@ -432,7 +498,7 @@ cdef class ConnectionTable:
     def counts(self):
         """How many halves are in each state: {State: int}. O(1): nothing is scanned.
 
-        In the observer seat every connection counts twice, once for each host.
+        In the observer seat every connection counts twice, once for each host; an endpoint's listeners count as LISTEN.
         """
         cdef uint64_t totals[16]
         cdef int pair
@@ -440,13 +506,20 @@ cdef class ConnectionTable:
         ready(self)
         for pair in range(256):
             totals[pair >> 4] += self.engine.table.pairs[pair]
-            totals[pair & 15] += self.engine.table.pairs[pair]
+            if self.endpoint == NULL:
+                totals[pair & 15] += self.engine.table.pairs[pair]
         return {state: totals[<int>state.value] for state in State}
 
     def tallies(self):
-        """What has been counted since the table was made: {name: int}."""
+        """What has been counted since the table was made: {name: int}. Endpoint: also each `Event`, by its name in lower case."""
         ready(self)
-        found = dict(self.observer.tallies)
+        if self.endpoint != NULL:
+            found = dict(self.endpoint.counts)
+            steps = found.pop("event")
+            found.update({event.name.lower(): steps[<int>event.value] for event in Event})
+            found["orphans"] = self.endpoint.orphans
+        else:
+            found = dict(self.observer.tallies)
         found["ended_lost"] = self.ended.lost
         return found
 
@@ -459,11 +532,19 @@ cdef class ConnectionTable:
         cdef size_t n = 0
         enter(self)
         with nogil:
-            data = live_summaries(self.observer, &n)
+            data = live_summaries(self.engine, self.observer, self.endpoint, &n)
         turn_give(&self.turn)
         if data == NULL:
             raise MemoryError("no memory for the summaries of a table")
         return records_take(<char *>data, n, sizeof(Summary), SUMMARY_LAYOUT)
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        """The live connections as an Arrow stream: `polars.DataFrame(table)`, `pyarrow.table(table)`. A copy of one moment."""
+        return self.summaries().__arrow_c_stream__(requested_schema)
+
+    def __arrow_c_schema__(self):
+        """The columns of that stream."""
+        return records_new(0, sizeof(Summary), SUMMARY_LAYOUT).__arrow_c_schema__()
 
     def take_ended(self):
         """Summaries of the connections that ended since the last call, in the order in which the table let go of them.
@@ -483,7 +564,7 @@ cdef class ConnectionTable:
     @property
     def columns(self):
         """The names that `column` knows."""
-        return tuple(OBSERVER_COLUMNS)
+        return tuple(ENDPOINT_COLUMNS if self.endpoint != NULL else OBSERVER_COLUMNS)
 
     def column(self, name):
         """A zero-copy, read-only view of one field of every row, (capacity,): ``numpy.asarray(table.column("state_0"))``.
@@ -495,10 +576,11 @@ cdef class ConnectionTable:
         cdef Table *t
         cdef char *base
         cdef Py_ssize_t stride
+        known = ENDPOINT_COLUMNS if self.endpoint != NULL else OBSERVER_COLUMNS
         try:
-            where, offset, layout, size = OBSERVER_COLUMNS[name]
+            where, offset, layout, size = known[name]
         except (KeyError, TypeError):
-            raise KeyError(f"no column {name!r}; there are {', '.join(OBSERVER_COLUMNS)}") from None
+            raise KeyError(f"no column {name!r}; there are {', '.join(known)}") from None
         ready(self)
         t = &self.engine.table
         if where == "row":
@@ -531,13 +613,50 @@ cdef class ConnectionTable:
         ready(self)
         return store_bytes(&self.engine.table)
 
+    def save(self, path):
+        """Write the whole table to a file, which takes the place of `path` when it is complete, never before.
+
+        With it: profile, secret, clock, handles, timers, counters, recorded steps, ended connections not yet taken. The file
+        is for its owner's eyes only: who knows the secret can choose colliding tuples. Raises OSError.
+        Cost: about 110 bytes a connection, 1 GB/s; other threads wait.
+        """
+        ready(self)
+        with replacing(path) as file:
+            enter(self)
+            try:
+                write_table(self, file.write)
+            finally:
+                turn_give(&self.turn)
+
+    @classmethod
+    def load(cls, path):
+        """The table that `save` wrote to `path`: every handle, column and timer as it was; the index and the wheel are new.
+
+        Raises OSError, and SnapshotError with file and offset for a file that is no saved table, was cut short or damaged, or
+        was written by a version or on a machine whose tables cannot be read here.
+        """
+        cdef ConnectionTable table = cls.__new__(cls)
+        with open(path, "rb") as file:
+            reader = snapshot_open(file.readinto, os.fspath(path))
+            try:
+                read_table(table, reader)
+            except SnapshotError:
+                raise
+            except (ValueError, TypeError, LookupError, OverflowError) as fault:
+                raise SnapshotError(f"no table can be made of this: {fault}", os.fspath(path), reader.offset) from fault
+        return table
+
     def check_invariants(self):
         """Check index, rows, free list, wheel and counts against each other. Raises InvariantError naming the first fault.
 
-        Beyond the structure: a connection has exactly one armed timer, and no event came that classification rules out.
+        Beyond the structure: a connection has exactly one armed timer (endpoint: the one its state needs, if any), and no event
+        came that classification rules out.
         Cost: some passes over all rows; meant for tests and for doubt.
         """
         ready(self)
+        if self.endpoint != NULL:
+            endpoint_check(self.endpoint)
+            return
         store_check(&self.engine.table)
         if self.engine.table.wheel.entries != self.engine.table.used:
             raise InvariantError(f"{self.engine.table.used} connections have {self.engine.table.wheel.entries} timers")
@@ -547,16 +666,33 @@ cdef class ConnectionTable:
 
 # ---- scans, without the GIL ------------------------------------------------------------------------------------------
 
-cdef Summary *live_summaries(Observer *o, size_t *count) noexcept nogil:
+cdef void summarize(ConnectionTable table, row_t row, Summary *out) noexcept:
+    if table.endpoint != NULL:
+        summarize_endpoint(table.endpoint, row, LIVE, 0, out)
+    else:
+        summarize_observed(table.observer, row, LIVE, 0, out)
+
+
+cdef void fire_due(Endpoint *e, ns_t now_ns, size_t budget) noexcept nogil:
+    """Fire what is due; what became of each connection is in the output, the ended ones and the counts."""
+    cdef Outcome outcomes[DUE_BATCH]
+    while endpoint_advance(e, now_ns, &budget, outcomes, DUE_BATCH) == DUE_BATCH:
+        pass
+
+
+cdef Summary *live_summaries(Engine *engine, Observer *o, Endpoint *e, size_t *count) noexcept nogil:
     """Memory, the caller's, with a summary of every live connection; NULL when there is none to be had."""
-    cdef const Table *t = &o.engine.table
+    cdef const Table *t = &engine.table
     cdef Summary *data = <Summary *>malloc((t.used + 1) * sizeof(Summary))
     cdef size_t row, n = 0
     if data == NULL:
         return NULL
     for row in range(t.high):
         if store_in_use(t, <row_t>row) and not store_overdue(t, <row_t>row):
-            summarize_observed(o, <row_t>row, LIVE, 0, &data[n])
+            if e != NULL:
+                summarize_endpoint(e, <row_t>row, LIVE, 0, &data[n])
+            else:
+                summarize_observed(o, <row_t>row, LIVE, 0, &data[n])
             n += 1
     count[0] = n
     return data
@@ -584,3 +720,185 @@ cdef Step *steps_of(const Trace *trace, uint64_t handle, size_t *count) noexcept
         at += 1
     count[0] = n
     return found
+
+
+# ---- saving and loading ----------------------------------------------------------------------------------------------
+
+cdef dict _sizes():
+    """How the data of a saved table are to be read; another machine or build may differ."""
+    return {
+        "byteorder": sys.byteorder, "row": sizeof(Row), "step": sizeof(Step), "summary": sizeof(Summary),
+        "segment": sizeof(Segment),
+    }
+
+
+cdef int write_table(ConnectionTable self, write) except -1:
+    """Hand the table to `write`, in pieces. The caller has the turn."""
+    cdef Table *t = &self.engine.table
+    cdef const Trace *trace = &self.engine.trace
+    cdef row_t row
+    cdef int i
+    head = _sizes()
+    head |= {
+        "cold": t.cold_stride, "seat": self.seat, "profile": self.profile.to_dict(), "on_full": self.on_full,
+        "seed": self.seed, "secret": (<char *>t.secret)[:sizeof(t.secret)].hex(), "tick_ns": t.tick_ns, "capacity": t.capacity,
+        "max_capacity": t.max_rows, "keep_ended": self.keep_ended, "trace": trace.capacity, "written": trace.written,
+        "high": t.high, "free": t.free, "started": t.started, "epoch_ns": t.epoch_ns, "now_ns": t.now_ns,
+        "skipped": t.wheel.skipped, "never": self.engine.never, "ended_lost": self.ended.lost,
+        "ended": self.ended.count,
+    }
+    if self.endpoint != NULL:
+        head |= {
+            "accept_all": self.endpoint.auto_accept, "read_all": self.endpoint.auto_read,
+            "output_limit": self.endpoint.output.limit, "output": self.endpoint.output.count,
+            "next_port": self.endpoint.next_port, "tallies": dict(self.endpoint.counts),
+        }
+    else:
+        head["tallies"] = dict(self.observer.tallies)
+    snapshot_begin(write, head)
+    snapshot_put(write, "rows", t.rows, t.high * sizeof(Row))
+    snapshot_put(write, "cold", t.cold, t.high * t.cold_stride)
+    snapshot_put(write, "addr6", t.addr6, min(t.addr6_block.usable, t.high * 32))
+    order = bytearray()             # rows that may be evicted, by class, oldest first
+    for i in range(1, EVICT_CLASSES if t.links != NULL else 0):
+        row = t.oldest[i]
+        while row != NO_ROW:
+            order += (<char *>&row)[:sizeof(row)]
+            row = t.links[row].newer
+    snapshot_put(write, "order", <const char *>order, len(order))
+    snapshot_put(write, "steps", trace.steps, min(trace.written, trace.capacity) * sizeof(Step))
+    snapshot_put(write, "ended", self.ended.data, self.ended.count * sizeof(Summary))
+    if self.endpoint != NULL:
+        write_output(self.endpoint, write)
+    snapshot_end(write)
+    return 0
+
+
+cdef int _expect(SnapshotReader reader, str name, size_t length) except -1:
+    """The next section must have this name and length."""
+    cdef size_t found = snapshot_next(reader, name)
+    if found != length:
+        raise ValueError(f"section {name!r} has {found} bytes, not {length}")
+    return 0
+
+
+cdef int read_table(ConnectionTable self, SnapshotReader reader) except -1:
+    """Open a new table with what a reader finds. On any error it is of no use but to be dropped."""
+    cdef dict head = reader.head
+    cdef Table *t
+    cdef size_t high, length, i
+    cdef row_t row
+    cdef uint64_t written
+    cdef Tallies tallies
+    cdef Counts counts
+    cdef bytearray order
+    for name, size in _sizes().items():
+        if head[name] != size:
+            raise ValueError(f"{name} is {head[name]!r} there and {size!r} here")
+    secret = bytes.fromhex(head["secret"])
+    if len(secret) != 32:
+        raise ValueError(f"a secret of {len(secret)} bytes")
+    # Pages come with their first use: what the head claims costs no memory before the rows are there.
+    open_table(
+        self, head["capacity"], head["max_capacity"], Profile.from_dict(head["profile"]), head["seat"], head["seed"], secret,
+        head["on_full"], head["tick_ns"], head["trace"], head["keep_ended"], head.get("accept_all", True),
+        head.get("read_all", True), head.get("output_limit", OUTPUT_LIMIT), STORE_LAZY,
+    )
+    t = &self.engine.table
+    high = whole("high", head["high"], 0, t.capacity)
+    if head["cold"] != t.cold_stride:
+        raise ValueError(f"cold is {head['cold']!r} there and {t.cold_stride} here")
+    written = whole("written", head["written"], 0, (1 << 64) - 1)
+    if self.endpoint != NULL:
+        counts = head["tallies"]
+        self.endpoint.counts = counts
+        self.endpoint.next_port = whole("next_port", head["next_port"], 0, (1 << 32) - 1)
+    else:
+        tallies = head["tallies"]
+        self.observer.tallies = tallies
+    self.engine.never = whole("never", head["never"], 0, (1 << 64) - 1)
+    self.ended.lost = whole("ended_lost", head["ended_lost"], 0, (1 << 64) - 1)
+
+    _expect(reader, "rows", high * sizeof(Row))
+    snapshot_take(reader, "rows", t.rows, high * sizeof(Row))
+    _expect(reader, "cold", high * t.cold_stride)
+    snapshot_take(reader, "cold", t.cold, high * t.cold_stride)
+    length = snapshot_next(reader, "addr6")
+    if length > high * 32:
+        raise ValueError(f"section 'addr6' has {length} bytes for {high} rows")
+    if length and store_grow_addr6(t, <row_t>(high - 1)) != STORE_OK:
+        raise MemoryError(f"no memory for {length} bytes of addresses")
+    snapshot_take(reader, "addr6", t.addr6, length)
+    if head["started"]:
+        store_rebuild(
+            t, high, whole("free", head["free"], 0, (1 << 32) - 1), whole("epoch_ns", head["epoch_ns"], INT64_MIN, INT64_MAX),
+            whole("now_ns", head["now_ns"], INT64_MIN, INT64_MAX), whole("skipped", head["skipped"], 0, (1 << 64) - 1),
+        )
+    elif high:
+        raise ValueError(f"{high} rows, and the clock was never seen")
+    if t.wheel.entries != t.used:
+        raise ValueError(f"{t.used} connections have {t.wheel.entries} timers")
+
+    length = snapshot_next(reader, "order")
+    if length > high * sizeof(row) or length % sizeof(row):
+        raise ValueError(f"section 'order' has {length} bytes for {high} rows")
+    order = bytearray(length)
+    snapshot_take(reader, "order", <char *>order, length)
+    for i in range(length // sizeof(row)):
+        memcpy(&row, <char *>order + i * sizeof(row), sizeof(row))
+        move_to_newest(t, row, high)
+
+    _expect(reader, "steps", min(written, self.engine.trace.capacity) * sizeof(Step))
+    snapshot_take(reader, "steps", self.engine.trace.steps, min(written, self.engine.trace.capacity) * sizeof(Step))
+    for i in range(min(written, self.engine.trace.capacity)):
+        if not is_step(&self.engine.trace.steps[i]):
+            raise ValueError(f"step {i} is none of the machine's")
+    self.engine.trace.written = written
+
+    length = whole("ended", head["ended"], 0, 1 << 32 if self.keep_ended else 0) * sizeof(Summary)
+    _expect(reader, "ended", length)
+    self.ended.data = <Summary *>malloc(length + 1)
+    if self.ended.data == NULL:
+        raise MemoryError(f"no memory for {length} bytes of ended connections")
+    snapshot_take(reader, "ended", self.ended.data, length)
+    self.ended.count = self.ended.capacity = length // sizeof(Summary)
+    if self.endpoint != NULL:
+        read_output(self.endpoint, reader, whole("output", head["output"], 0, head["output_limit"]))
+    return snapshot_done(reader)
+
+
+cdef int write_output(Endpoint *e, write) except -1:
+    """The segments that wait to be sent, which go on waiting."""
+    cdef size_t n = e.output.count
+    cdef bytearray waiting = bytearray(n * sizeof(Segment))
+    output_copy(&e.output, <Segment *><char *>waiting)
+    snapshot_put(write, "output", <const char *>waiting, n * sizeof(Segment))
+    return 0
+
+
+cdef int read_output(Endpoint *e, SnapshotReader reader, size_t n) except -1:
+    cdef bytearray waiting
+    cdef size_t i
+    _expect(reader, "output", n * sizeof(Segment))
+    waiting = bytearray(n * sizeof(Segment))
+    snapshot_take(reader, "output", <char *>waiting, n * sizeof(Segment))
+    for i in range(n):
+        if not output_put(&e.output, <const Segment *>(<char *>waiting + i * sizeof(Segment))):
+            raise MemoryError(f"no memory for {n} segments that wait to be sent")
+    return 0
+
+
+cdef int move_to_newest(Table *t, row_t row, size_t high) except -1:
+    """Put a row at the newest end of its eviction list."""
+    cdef int kind = EVICT_NONE
+    if t.links != NULL and row < high and store_in_use(t, row):
+        kind = t.class_of[t.rows[row].state[0] * 16 + t.rows[row].state[1]]
+    if kind == EVICT_NONE:
+        raise ValueError(f"row {row} is in the order of eviction and cannot be evicted")
+    store_reclass(t, row, kind, EVICT_NONE)
+    store_reclass(t, row, EVICT_NONE, kind)
+    return 0
+
+
+cdef bint is_step(const Step *step) noexcept nogil:
+    return step.state < N_STATES and step.event < EVENT_SLOTS and not machine_actions(step.state, step.event) & A_NEVER

@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fasttcp.core.layout cimport (
-    ROW_IPV6, ROW_SHIFT_0, ROW_SHIFT_1, Cold, Row, Segment, Tcb, ns_t, row_t, seq_t,
+    NO_ROW, ROW_IPV6, ROW_SHIFT_0, ROW_SHIFT_1, Cold, Row, Segment, Tcb, ns_t, row_t, seq_t,
 )
 from fasttcp.core.policy cimport Policy
 from fasttcp.core.prefetch cimport load32
@@ -85,27 +85,17 @@ cdef struct ListenerCold:       # the same record of a row in LISTEN
     uint32_t cookie_ms          # when the last cookie was sent, milliseconds since the epoch + 1; 0: never
 
 
-# Outcome.flags
-cdef enum:
-    OUT_NEW = 0x01              # the row began with this input
-    OUT_ENDED = 0x02            # the row is freed; `last` in state `origin` is how (spec.TRANSITIONS names the outcome)
-    OUT_ESTABLISHED = 0x04      # it became ESTABLISHED
-    OUT_ACCEPTED = 0x08         # ... out of LISTEN: a connection for the application
-    OUT_DROPPED = 0x10          # not a segment of TCP: bad checksum or header
-    OUT_SENT = 0x20             # something was queued to be sent
-    OUT_FULL = 0x40             # a connection was not made because the table is full
-
-
-cdef struct Outcome:            # 32 bytes: what one input did
-    uint64_t handle             # of the row as it was; 0 when there is none
+cdef struct Outcome:            # 32 bytes, no padding: what one input did
+    uint64_t handle             # of the connection as it was; 0 when there is none
     uint64_t events             # bit 1 << Event for each step taken
+    row_t    row                # NO_ROW when there is none
     uint32_t delivered          # bytes that became readable, in order
-    uint16_t flags              # OUT_...
+    uint16_t sent               # segments put into the output queue
+    uint16_t flags              # OUT_... of verdicts.pxd
     uint8_t  before             # state; CLOSED where there was no row
     uint8_t  after              # state; CLOSED when the row is gone
-    uint8_t  origin             # state and event of the last step that changed the state, or of a rejected call
-    uint8_t  last
-    uint8_t  unused[6]
+    uint8_t  origin             # state and event of the last step that changed the state, or of a rejected call:
+    uint8_t  last               # spec.TRANSITIONS[origin, last] says how a connection ended, or why a call is refused
 
 
 cdef struct Counts:             # of the whole endpoint; everything else is in event[]
@@ -180,6 +170,7 @@ cdef struct Work:               # one input on its way through the seat
     const Segment *s            # NULL for calls and timers
     Outcome  *out
     ns_t      now
+    ns_t      when               # the moment it stands for: now, or when the timer was due
     row_t     row
     uint32_t  nbytes            # of a SEND
     uint32_t  owes              # A_SEND_ACK, A_SEND_CHALLENGE_ACK: still to be sent
@@ -243,14 +234,17 @@ cdef inline void work_begin(Work *w, Endpoint *e, row_t row, const Segment *s, n
     w.s = s
     w.out = out
     w.now = now
+    w.when = now
     w.nbytes = 0
     w.owes = 0
     w.restart = False
     w.gone = False
     out.handle = store_handle(&e.engine.table, row)
+    out.row = row
     out.before = w.r.state[0]
     out.after = out.before
 
 
 cdef inline void outcome_clear(Outcome *out) noexcept nogil:
     memset(out, 0, sizeof(Outcome))
+    out.row = NO_ROW

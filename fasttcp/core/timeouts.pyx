@@ -1,7 +1,7 @@
 """The one timer of a row.
 
 Which timer a row needs follows from the row alone (`timer_needed`), so no path can forget one: after every input `settle`
-compares what runs with what is needed. check.pyx holds that comparison as an invariant.
+compares what runs with what is needed, and endpoint_check does it again for every row.
 
 | timer      | runs while                                            | length                                             |
 |------------|-------------------------------------------------------|----------------------------------------------------|
@@ -12,8 +12,8 @@ compares what runs with what is needed. check.pyx holds that comparison as an in
 | FIN_WAIT_2 | an orphan waits for the peer's FIN                    | tcp_fin_timeout; none if that is "for ever"        |
 | 2MSL       | TIME_WAIT                                             | 2 msl; with tcp_tw_recycle 3.5 RTO                 |
 
-LISTEN needs none. Cost: nothing when the needed timer runs already, else one store, or the wheel's slow path when the new
-deadline is earlier than the old one.
+LISTEN needs none. Cost: nothing when the needed timer runs already; one store when the wheel would look at the row before
+the new deadline, which is the usual case since entries are left to lapse; else a move within the wheel.
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
@@ -25,7 +25,7 @@ from fasttcp.core.names cimport (
     S_CLOSED, S_CLOSE_WAIT, S_ESTABLISHED, S_FIN_WAIT_2, S_LISTEN, S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT,
 )
 from fasttcp.core.output cimport timestamp_clock
-from fasttcp.core.store cimport store_arm_ns, store_disarm
+from fasttcp.core.store cimport store_arm_ns
 from fasttcp.core.tcb cimport (
     TCB_FIN_QUEUED, TCB_KEEPALIVE, TCB_TIMED, TCB_TIMESTAMPS, TIMER_2MSL, TIMER_FIN_WAIT_2, TIMER_KEEPALIVE, TIMER_NONE,
     TIMER_PERSIST, TIMER_RETRANSMIT, Endpoint, EndpointCold, Work, clock_us,
@@ -82,7 +82,8 @@ cdef ns_t _deadline(const Work *w, int kind) noexcept nogil:
 
 
 cdef void settle(Work *w) noexcept nogil:
-    """The timer that this row needs runs after this call, and no other."""
+    """The timer that this row needs runs after this call, and no other: Tcb.timer says which. A row that needs none may still
+    have an entry in the wheel, which has lapsed: Tcb.timer is TIMER_NONE, and nothing happens when it comes."""
     cdef Tcb *b = &w.r.seat.tcb
     cdef int kind = timer_needed(w.e, w.r, w.c)
     if kind == b.timer and not w.restart and (kind != TIMER_KEEPALIVE or b.retries != 0):
@@ -91,10 +92,8 @@ cdef void settle(Work *w) noexcept nogil:
         b.timer = <unsigned char>kind
         b.retries = 0
         w.c.backoff = 0
-    if kind == TIMER_NONE:
-        store_disarm(&w.e.engine.table, w.row)
-        return
-    store_arm_ns(&w.e.engine.table, w.row, _deadline(w, kind))
+    if kind != TIMER_NONE:      # else the wheel's entry lapses: taking it out would cost more than a look when it is due
+        store_arm_ns(&w.e.engine.table, w.row, _deadline(w, kind))
 
 
 cdef void start_rto(Work *w) noexcept nogil:

@@ -14,3 +14,11 @@ cdef enum:
     V_FULL = 0x0400
     V_STRAY = 0x0800
     V_VOID = 0x1000
+
+cdef enum:
+    OUT_NEW = 0x0001
+    OUT_ENDED = 0x0002
+    OUT_ESTABLISHED = 0x0004
+    OUT_ACCEPTED = 0x0008
+    OUT_DROPPED = 0x0010
+    OUT_FULL = 0x0020

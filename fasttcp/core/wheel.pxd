@@ -105,7 +105,7 @@ cdef void wheel_close(Wheel *w) noexcept nogil
 cdef int wheel_reserve(Wheel *w, size_t rows, bint touch) noexcept nogil    # chunks for that many rows; 0, or -1
 cdef uint32_t wheel_new_chunk(Wheel *w, uint32_t slot) noexcept nogil
 cdef void wheel_take(Wheel *w, row_t row) noexcept nogil
-cdef uint64_t wheel_tick(Wheel *w, uint64_t tick) noexcept nogil            # ticks since the epoch, as this wheel counts
+cdef uint64_t wheel_tick(Wheel *w, uint64_t tick) noexcept nogil    # ticks since the epoch, as this wheel counts
 cdef size_t wheel_advance(Wheel *w, uint64_t now_tick, size_t *budget, row_t *due, size_t n) noexcept nogil
 cdef int wheel_check(const Wheel *w, size_t rows_high) except -1            # InvariantError
 cdef size_t wheel_bytes(const Wheel *w) noexcept nogil

@@ -1,7 +1,7 @@
 """When each row is to be looked at: a timer wheel of one level.
 
-What it stores: for every armed row one entry, in the slot of the tick at which the wheel will look at it. What must not stand
-here: what a timer means, nanoseconds beyond ticks_of, any clock.
+What it stores: for every armed row one entry, in the slot of the tick at which the wheel will look at it. What must not
+stand here: what a timer means, nanoseconds beyond ticks_of, any clock.
 
     head[slot] ---> chunk: next | slot, count | row[0] ... row[13] ---> chunk, full ---> chunk, full ---> 0
                     Row.parked = 0x8000 | slot              Row.deadline: when the timer is due, in ticks modulo 2^32
@@ -10,22 +10,23 @@ here: what a timer means, nanoseconds beyond ticks_of, any clock.
     slots    reach at 10 ms a tick    a timer further away
     32768    327 s                    is parked at the horizon and looked at again there: one visit for every 327 s
 
-Workload assumed: most timers are set anew, later, many times before they are due (every segment moves the idle timeout), and
-most of the rest are one constant, 2MSL. So moving a timer LATER moves nothing: the entry stays, and when its slot comes the
-wheel sees that the row is not due and parks it again. Moving it EARLIER than where it is parked moves the entry at once.
-With the horizon set to 2MSL (store_set_horizon) entering TIME_WAIT is never earlier, so it is one store in the row.
+Workload assumed: most timers are set anew, later, many times before they are due (every segment moves the idle
+timeout), and most of the rest are one constant, 2MSL. So moving a timer LATER moves nothing: the entry stays, and when
+its slot comes the wheel sees that the row is not due and parks it again. Moving it EARLIER than where it is parked
+moves the entry at once. With the horizon set to 2MSL (store_set_horizon) entering TIME_WAIT is never earlier, so it is
+one store in the row.
 
-Invariants: an armed row has exactly one entry, parked no later than its deadline; all chunks of a slot but the first are
-full; the entries of all slots lie within the 32768 ticks from `cursor`; a chunk is in one slot or on the free list. There are
-at most rows / 14 + 32768 chunks, so the pool, which holds as many, cannot run out.
+Invariants: an armed row has exactly one entry, parked no later than its deadline; all chunks of a slot but the first
+are full; the entries of all slots lie within the 32768 ticks from `cursor`; a chunk is in one slot or on the free list.
+There are at most rows / 14 + 32768 chunks, so the pool, which holds as many, cannot run out.
 
-Cost: arming a row that is armed already 1 store in the row's line; arming 3 lines (row, cold record, chunk) and a slot head;
-disarming 5 (the slot's last entry moves into the hole). Advancing: row and cold record of each entry looked at, prefetched a
-chunk ahead. Memory: 4.6 bytes a row, and half a chunk a slot in use; the heads are 128 KB.
+Cost: arming a row that is armed already 1 store in the row's line; arming 3 lines (row, cold record, chunk) and a slot
+head; disarming 5 (the slot's last entry moves into the hole). Advancing: row and cold record of each entry looked at,
+prefetched two chunks ahead. Memory: 4.6 bytes a row, and half a chunk a slot in use; the heads are 128 KB.
 
-Roads not taken: entries that are left behind and validated when their slot comes (no cold record touched, but a row can leave
-any number of them behind: memory without bound); intrusive lists (10 times longer bursts: every link is a cache miss);
-levels (a timer moves at every level; one level and the horizon move it once in 327 s).
+Roads not taken: entries that are left behind and validated when their slot comes (no cold record touched, but a row can
+leave any number of them behind: memory without bound); intrusive lists (10 times longer bursts: every link is a cache
+miss); levels (a timer moves at every level; one level and the horizon move it once in 327 s).
 """
 
 from libc.string cimport memset
@@ -121,10 +122,10 @@ cdef void wheel_take(Wheel *w, row_t row) noexcept nogil:
 cdef uint64_t wheel_tick(Wheel *w, uint64_t tick) noexcept nogil:
     """What this wheel calls a tick since the epoch, when that tick is now.
 
-    Deadlines are kept modulo 2^32, so now may not run away from them. But when it jumps by more than the longest timeout,
-    everything armed is due, and a jump of exactly the longest timeout does the same: the rest is skipped. (A timer set after
-    such a jump, before its due rows have all been handed out, is late if a second jump follows: it then waits for its
-    timeout once more.)
+    Deadlines are kept modulo 2^32, so now may not run away from them. But when it jumps by more than the longest
+    timeout, everything armed is due, and a jump of exactly the longest timeout does the same: the rest is skipped. (A
+    timer set after such a jump, before its due rows have all been handed out, is late if a second jump follows: it then
+    waits for its timeout once more.)
     """
     tick -= w.skipped
     if w.entries == 0:
@@ -145,8 +146,7 @@ cdef inline void _prefetch_rows(const Wheel *w, const Chunk *c) noexcept nogil:
 
 
 cdef inline uint32_t _park_again(const Wheel *w, uint64_t now_tick, uint32_t wait) noexcept nogil:
-    """The slot for a row whose deadline is `wait` ticks after now. Counted from now, not from the cursor: or a late cursor
-    would meet it again and again."""
+    """The slot for a row that is due in `wait` ticks, counted from now: a late cursor would meet it again and again."""
     cdef uint32_t furthest = <uint32_t>(w.cursor + (WHEEL_SLOTS - 1) - now_tick)
     return <uint32_t>(now_tick + min(wait, w.horizon, furthest)) & (WHEEL_SLOTS - 1)
 
@@ -164,12 +164,12 @@ cdef inline void _prefetch_targets(const Wheel *w, const Chunk *c, uint64_t now_
 cdef size_t wheel_advance(Wheel *w, uint64_t now_tick, size_t *budget, row_t *due, size_t n) noexcept nogil:
     """Look at the slots up to now_tick: write up to n rows that are due to `due`, disarmed, and answer how many.
 
-    budget: how many entries may be looked at; what is left of it comes back. Stops when n or the budget is used up, in the
-    middle of a slot if need be, and the next call goes on from there: cursor > now_tick when all is done. An entry that is
-    not due is parked again. Rows come in the order of their slots, within a slot in none.
+    budget: how many entries may be looked at; what is left of it comes back. Stops when n or the budget is used up, in
+    the middle of a slot if need be, and the next call goes on from there: cursor > now_tick when all is done. An entry
+    that is not due is parked again. Rows come in the order of their slots, within a slot in none.
 
-    However far now_tick has jumped, a slot is looked at once (the first of a jump beyond 32767 ticks: perhaps twice); such
-    a jump begins somewhere in the wheel, so rows come in the order of slots but not of deadlines.
+    However far now_tick has jumped, a slot is looked at once (the first of a jump beyond 32767 ticks: perhaps twice);
+    such a jump begins somewhere in the wheel, so rows come in the order of slots but not of deadlines.
     """
     cdef size_t found = 0
     cdef size_t left = budget[0]
@@ -192,6 +192,8 @@ cdef size_t wheel_advance(Wheel *w, uint64_t now_tick, size_t *budget, row_t *du
         at = w.head[slot]
         if at:
             _prefetch_rows(w, &w.chunk[at])
+            _prefetch_rows(w, &w.chunk[w.chunk[at].next])
+            _prefetch_targets(w, &w.chunk[at], now_tick)
         if w.cursor < now_tick:
             prefetch_write(&w.chunk[w.head[(slot + 1) & (WHEEL_SLOTS - 1)]])
         while at:
@@ -199,9 +201,9 @@ cdef size_t wheel_advance(Wheel *w, uint64_t now_tick, size_t *budget, row_t *du
                 budget[0] = left
                 return found
             c = &w.chunk[at]
-            if c.next:
-                _prefetch_rows(w, &w.chunk[c.next])
-            _prefetch_targets(w, c, now_tick)
+            # Rows two chunks ahead, the places they go to one ahead. Chunk 0 is empty: nothing follows the last.
+            _prefetch_rows(w, &w.chunk[w.chunk[c.next].next])
+            _prefetch_targets(w, &w.chunk[c.next], now_tick)
             # Rows are taken from the end of the first chunk, so the wheel is whole after each of them.
             while c.count and left and found < n:
                 left -= 1

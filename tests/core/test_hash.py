@@ -3,9 +3,10 @@
 import ipaddress
 import random
 
-from fasttcp.core import _testing as core
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fasttcp.core import _testing as core
 
 SECRET = (0x0123456789ABCDEF, 0xFEDCBA9876543210, 0x1111111111111111, 0x8000000000000001)
 M64, M128 = (1 << 64) - 1, (1 << 128) - 1

@@ -1,9 +1,11 @@
 """Blocks: they grow in place, read as zero, and refuse what they cannot give with a clear error."""
 
 import pytest
+
 from fasttcp.core import _testing as core
 
 MB = 1 << 20
+calloc = pytest.mark.skipif(core.Memory(1).plain, reason="this build takes all memory from calloc")
 KINDS = [0, core.HUGE, core.PLAIN, core.HUGE | core.PLAIN]
 
 
@@ -46,10 +48,12 @@ def test_touching_again_does_not_harm_what_was_written():
     assert block.read(0, 4 * MB) == b"\x77" * 4 * MB
 
 
+@calloc
 def test_huge_blocks_begin_on_a_huge_page():
     assert core.Memory(3 * MB, core.HUGE).base % (2 * MB) == 0
 
 
+@calloc
 def test_address_space_costs_nothing():
     block = core.Memory(1 << 40)
     block.commit(MB)

@@ -4,9 +4,10 @@ import heapq
 import random
 
 import pytest
-from fasttcp.core import _testing as core
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fasttcp.core import _testing as core
 
 TICK = 10_000_000
 SLOTS = core.SLOTS
@@ -118,7 +119,8 @@ def test_an_older_now_is_the_newest_seen():
 
 step = st.one_of(
     st.tuples(st.just("arm"), st.integers(0, 19), st.one_of(
-        st.integers(0, 40), st.sampled_from([0, SLOTS - 2, SLOTS - 1, SLOTS, 2 * SLOTS, 100_000, core.LONGEST_TIMEOUT - 1]))),
+        st.integers(0, 40),
+        st.sampled_from([0, SLOTS - 2, SLOTS - 1, SLOTS, 2 * SLOTS, 100_000, core.LONGEST_TIMEOUT - 1]))),
     st.tuples(st.just("disarm"), st.integers(0, 19), st.just(0)),
     st.tuples(st.just("advance"), st.one_of(
         st.integers(0, 20), st.sampled_from([SLOTS - 1, SLOTS, SLOTS + 1, 2**16, 3 * SLOTS + 7])), st.just(0)),
@@ -175,7 +177,7 @@ def test_long_random_run_agrees_with_a_heap(seed, horizon):
     pair.check()
 
 
-# ----------------------------------------------------------------------------------------------------- wrap-around, jumps
+# ------------------------------------------------------------------------------------------------- wrap-around, jumps
 
 @pytest.mark.parametrize("jump", [2**15 - 1, 2**15, 2**16 - 1, 2**16, 2**16 + 1, 2**29, core.LONGEST_TIMEOUT])
 def test_ticks_wrap_around(jump):
@@ -262,7 +264,7 @@ def test_a_jump_looks_at_each_entry_once():
     assert sorted(due) == list(range(1, 1000, 2)) and 10_000 - left == 1000
 
 
-# --------------------------------------------------------------------------------------------------- moving, budget, memory
+# --------------------------------------------------------------------------------------------- moving, budget, memory
 
 def test_moving_a_timer_later_does_not_touch_the_wheel():
     pair = Pair(3)
@@ -324,7 +326,7 @@ def test_the_due_array_bounds_a_call_too():
         pair.arm(row, 2)
     parts = [pair.advance(2, n=33) for _ in range(4)]
     assert [len(part) for part in parts] == [33, 33, 33, 1]
-    assert sorted(sum(parts, [])) == list(range(100))
+    assert sorted(row for part in parts for row in part) == list(range(100))
 
 
 def test_rows_are_armed_and_removed_while_a_slot_is_half_done():

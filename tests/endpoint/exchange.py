@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from fasttcp.core._testing_endpoint import Seat
 from fasttcp.profiles import profile as find_profile
 from fasttcp.spec import TRANSITIONS, Action, Event, State
+from fasttcp.verdicts import OutcomeFlag
 
 SECOND = 1_000_000_000
 TICK = 10_000_000
@@ -36,7 +37,7 @@ OURS = 0xFFFFFF80       # our ISN: wraps after 128 bytes
 THEIRS = 0x7FFFFFC0     # the peer's: crosses the sign after 64 bytes
 
 CALL_REJECTED, CALL_NO_PORT, CALL_FULL, CALL_NO_MEMORY, CALL_BAD_LOCAL, CALL_BAD_REMOTE, CALL_TOO_MUCH = range(1, 8)
-OUT_NEW, OUT_ENDED, OUT_ESTABLISHED, OUT_ACCEPTED, OUT_DROPPED, OUT_SENT, OUT_FULL = (1 << i for i in range(7))
+OUT_NEW, OUT_ENDED, OUT_ESTABLISHED, OUT_ACCEPTED, OUT_DROPPED, OUT_FULL = OutcomeFlag
 
 
 def ip4(text: str) -> bytes:

@@ -15,7 +15,7 @@ from fasttcp.spec import EVENTS, TRANSITIONS, Action, Event, State
 F, S, R, P, A = 1, 2, 4, 8, 16
 LIKELY_FLAGS = [A] * 8 + [A | P] * 4 + [F | A] * 5 + [S] * 4 + [S | A] * 3 + [R, R | A] * 2 + [F, 0, S | F, R | S, P, 63]
 SETTINGS = [
-    {}, {"tcp_syncookies": 2}, {"tcp_tw_reuse": 1, "so_keepalive": True}, {"rfc5961": False, "tcp_max_tw_buckets": 0},
+    {}, {"tcp_syncookies": 2}, {"tcp_tw_reuse": 1, "so_keepalive": True}, {"rfc5961": False, "time_wait_syn_reopens": "never"}, {"tcp_max_tw_buckets": 0},
     {"tcp_max_orphans": 1, "tcp_max_syn_backlog": 2, "tcp_abort_on_overflow": True}, {"rcv_wnd": 700, "tcp_timestamps": 0},
 ]
 PORTS = (50000, 50003)
@@ -31,6 +31,11 @@ def random_segment(rng, seat):
     una, nxt = (fields["snd_una"], fields["snd_nxt"]) if fields else (rng.getrandbits(32), rng.getrandbits(32))
     irs = fields["irs"] if fields else 0
     recent = fields["ts_recent"] if fields else 0
+    if rng.random() < 0.04:          # the peer's FIN once more, if it was its last word
+        return pack(
+            src=REMOTE, dst=LOCAL, sport=fields["rport"] if fields else 443, dport=fields["lport"] if fields else 80,
+            seq=(rcv - 1) % 2**32, ack=una, flags=F | A, options=8, tsval=recent, window=1000,
+        )
     options = rng.choice([0, 0, 1, 8, 8, 15, 15])
     return pack(
         src=REMOTE, dst=LOCAL,
