@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from table_traffic import A, B, ISN_A, ISN_B, MS, TICK, S, batch_of, clients, closing, feed, observer, opening, send
+from table_traffic import ISN_A, ISN_B, MS, TICK, A, B, S, batch_of, clients, closing, feed, observer, opening, send
 
 from fasttcp import (
     LINUX,

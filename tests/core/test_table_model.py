@@ -14,7 +14,14 @@ from collections import Counter
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from table_traffic import MS, TICK, S, batch_of, observer, send
 
 from fasttcp import LINUX, Action, Event, State, Verdict, transition

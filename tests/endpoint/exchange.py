@@ -20,6 +20,7 @@ import struct
 from dataclasses import dataclass
 
 from fasttcp.core._testing_endpoint import Seat
+
 from fasttcp.profiles import profile as find_profile
 from fasttcp.spec import TRANSITIONS, Action, Event, State
 from fasttcp.verdicts import OutcomeFlag
@@ -28,9 +29,7 @@ SECOND = 1_000_000_000
 TICK = 10_000_000
 FLAGS = {"F": 0x01, "S": 0x02, "R": 0x04, "P": 0x08, "A": 0x10, "U": 0x20}
 SEGMENT = struct.Struct("<q16s16sHHIIIIIHHHBBII")
-FIELDS = (
-    "time_ns src dst sport dport seq ack payload tsval tsecr window flags mss wscale options ip_bytes info"
-).split()
+FIELDS = ["time_ns", "src", "dst", "sport", "dport", "seq", "ack", "payload", "tsval", "tsecr", "window", "flags", "mss", "wscale", "options", "ip_bytes", "info"]
 OPT_MSS, OPT_WSCALE, OPT_SACK, OPT_TIMESTAMPS = 1, 2, 4, 8
 
 OURS = 0xFFFFFF80       # our ISN: wraps after 128 bytes

@@ -7,8 +7,8 @@ import random
 
 import pytest
 from exchange import LOCAL, REMOTE, SECOND, Exchange, ip4, pack
-
 from fasttcp.core._testing_endpoint import Seat
+
 from fasttcp.profiles import profile as find_profile
 from fasttcp.spec import EVENTS, TRANSITIONS, Action, Event, State
 

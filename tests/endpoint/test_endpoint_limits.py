@@ -2,10 +2,21 @@
 
 import pytest
 from exchange import (
-    CALL_FULL, CALL_NO_PORT, LOCAL, OUT_ACCEPTED, OUT_ESTABLISHED, OUT_FULL, REMOTE, SECOND, Exchange, ip4, outcome, unpack,
+    CALL_FULL,
+    CALL_NO_PORT,
+    LOCAL,
+    OUT_ACCEPTED,
+    OUT_ESTABLISHED,
+    OUT_FULL,
+    REMOTE,
+    SECOND,
+    Exchange,
+    ip4,
+    outcome,
+    unpack,
 )
-
 from fasttcp.core._testing_endpoint import SIZES, siphash_words
+
 from fasttcp.spec import Event, State
 
 

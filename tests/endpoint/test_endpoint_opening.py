@@ -2,8 +2,21 @@
 
 import pytest
 from exchange import (
-    CALL_BAD_LOCAL, CALL_BAD_REMOTE, LOCAL, OUT_ACCEPTED, OUT_DROPPED, OUT_ESTABLISHED, OUT_NEW, REMOTE, SECOND, THEIRS,
-    Exchange, ip4, outcome, pack, unpack,
+    CALL_BAD_LOCAL,
+    CALL_BAD_REMOTE,
+    LOCAL,
+    OUT_ACCEPTED,
+    OUT_DROPPED,
+    OUT_ESTABLISHED,
+    OUT_NEW,
+    REMOTE,
+    SECOND,
+    THEIRS,
+    Exchange,
+    ip4,
+    outcome,
+    pack,
+    unpack,
 )
 
 from fasttcp.spec import Event, State

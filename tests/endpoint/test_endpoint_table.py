@@ -6,8 +6,20 @@ import numpy as np
 import pytest
 
 from fasttcp import (
-    ConnectionTable, Event, OutcomeFlag, PortsExhausted, ProfileError, Segment, SegmentBatch, SegmentError, StaleHandle, State,
-    StateError, TableFull, TupleInUse, profile,
+    ConnectionTable,
+    Event,
+    OutcomeFlag,
+    PortsExhausted,
+    ProfileError,
+    Segment,
+    SegmentBatch,
+    SegmentError,
+    StaleHandle,
+    State,
+    StateError,
+    TableFull,
+    TupleInUse,
+    profile,
 )
 
 SECOND = 1_000_000_000
