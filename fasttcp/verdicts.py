@@ -1,5 +1,5 @@
-"""What `ConnectionTable.apply` and `receive` say of one segment, as data: `Verdict` in the observer seat, `OutcomeFlag` in
-the endpoint seat, where calls and timers have an outcome too.
+"""What `ConnectionTable.apply` and `receive` say of one segment, as data: `Verdict` in the observer seat,
+`OutcomeFlag` in the endpoint seat, where calls and timers have an outcome too.
 
 The compiled floors read these bits from core/verdicts.pxd, which tools/generate.py writes from this file.
 """

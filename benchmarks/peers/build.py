@@ -51,15 +51,15 @@ PEERS = {
         Peer(
             "dpdk", "DPDK rte_hash, bulk look-up", "dpdk.cpp", header="/usr/include/dpdk/rte_hash.h", package="libdpdk-dev",
             pkg_config="libdpdk", libraries=["-lrte_hash", "-lrte_eal"],
-        ),  # fmt: skip
+        ),
         Peer(
             "abseil", "absl::flat_hash_map, prefetch", "abseil.cpp", header="/usr/include/absl/container/flat_hash_map.h",
             package="libabsl-dev", pkg_config="absl_flat_hash_map", libraries=["-labsl_raw_hash_set", "-labsl_hash", "-labsl_city", "-labsl_low_level_hash"],
-        ),  # fmt: skip
+        ),
         Peer(
             "boost", "boost::unordered_flat_map", "boost.cpp", header="/usr/include/boost/unordered/unordered_flat_map.hpp",
             package="libboost1.81-dev",
-        ),  # fmt: skip
+        ),
         Peer("std", "std::unordered_map + std::multimap", "std_map.cpp"),
         Peer("dict_heapq", "Python dict + heapq", "python_dict.py", ["heapq"], most=1_000_000),
         Peer("dict_deque", "Python dict + deque, tuned", "python_dict.py", ["deque"], most=1_000_000),

@@ -186,7 +186,7 @@ class Tracker:
                             row[SND_NXT + s] = upto
                             if flags & 1:
                                 mine = row[s]
-                                if mine == established or mine == close_wait or mine == syn_rcvd:
+                                if mine in (established, close_wait, syn_rcvd):
                                     row[s] = following[mine][close]
                                 if state in wants_fin:
                                     row[o] = following[state][rcv_fin]

@@ -96,7 +96,7 @@ PEERS = {
         Peer(
             "tshark", "tshark -z conv,tcp", _tool("tshark", "tshark", "-n", "-q", "-r", "{}", "-z", "conv,tcp"),
             slow=True, goal=100,
-        ),  # fmt: skip
+        ),
         Peer("nfstream", "NFStream, no dissection, one meter", _nfstream, slow=True, goal=200),
     )
 }

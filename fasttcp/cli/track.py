@@ -185,8 +185,8 @@ def _summary(followed: Track, seconds: float) -> str:
         f"ends by state    {_listed(states) or 'none'}",
         f"retransmissions  {tallies['retransmitted']:,}" + (
             f", and {tallies['duplicates']:,} captured twice" if tallies["duplicates"] else ""),
-        f"illegal          {tallies['illegal']:,} segments; {tallies['suspect']:,} doubtful, {tallies['damaged']:,} damaged, "
-        f"{tallies['late']:,} out of time order",
+        (f"illegal          {tallies['illegal']:,} segments; {tallies['suspect']:,} doubtful, {tallies['damaged']:,} damaged, "
+        f"{tallies['late']:,} out of time order"),
         f"missed           {tallies['gap_bytes']:,} bytes",
     ]
     if tallies["evicted"] or tallies["full"]:

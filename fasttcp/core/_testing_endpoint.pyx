@@ -4,7 +4,6 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
 
 from fasttcp.core.arrivals cimport endpoint_batch, endpoint_receive
 from fasttcp.core.calls cimport (
@@ -22,11 +21,15 @@ from fasttcp.core.store cimport (
     store_in_use, store_open, store_row_of,
 )
 from fasttcp.core.tcb cimport (
-    TCB_AHEAD, TCB_AHEAD_BITS, Endpoint, EndpointCold, ListenerCold, Outcome, cold_of, listener_of, local_shift, remote_shift,
+    TCB_AHEAD, TCB_AHEAD_BITS, Endpoint, EndpointCold, ListenerCold, Outcome, cold_of, listener_of, local_shift,
+    remote_shift,
 )
 from fasttcp.core.trace cimport trace_close, trace_open
 
-SIZES = {"segment": sizeof(Segment), "cold": sizeof(EndpointCold), "listener": sizeof(ListenerCold), "outcome": sizeof(Outcome)}
+SIZES = {
+    "segment": sizeof(Segment), "cold": sizeof(EndpointCold), "listener": sizeof(ListenerCold),
+    "outcome": sizeof(Outcome),
+}
 
 
 def siphash_words(key0, key1, words):
@@ -84,12 +87,16 @@ cdef class Seat:
 
     def open(self, bytes local, lport, bytes remote, rport, now):
         cdef row_t row
-        cdef int answer = endpoint_open(self.e, <const uint8_t *><char *>local, lport, <const uint8_t *><char *>remote, rport, now, &row, &self.out)
+        cdef int answer = endpoint_open(
+            self.e, <const uint8_t *><char *>local, lport, <const uint8_t *><char *>remote, rport, now, &row, &self.out
+        )
         return answer, self.told()
 
     def open_listener(self, handle, bytes remote, rport, now):
         cdef row_t row
-        cdef int answer = endpoint_open_listener(self.e, self.row(handle), <const uint8_t *><char *>remote, rport, now, &row, &self.out)
+        cdef int answer = endpoint_open_listener(
+            self.e, self.row(handle), <const uint8_t *><char *>remote, rport, now, &row, &self.out
+        )
         return answer, self.told()
 
     def accept(self, handle):
@@ -196,17 +203,20 @@ cdef class Seat:
         found.update(
             state=r.state[0], lport=r.port[0], rport=r.port[1], flags=r.flags, aux=r.aux, last_ns=r.last_ns,
             local_shift=local_shift(r), remote_shift=remote_shift(r), iss=c.iss, irs=c.irs, ts_recent=c.ts_recent,
-            ts_offset=c.ts_offset, snd_queued=c.snd_queued, rcv_unread=c.rcv_unread, snd_max_wnd=c.snd_max_wnd, srtt_us=c.srtt_us,
+            ts_offset=c.ts_offset, snd_queued=c.snd_queued, rcv_unread=c.rcv_unread,
+            snd_max_wnd=c.snd_max_wnd, srtt_us=c.srtt_us,
             rttvar_us=c.rttvar_us, rto_us=c.rto_us, backoff=c.backoff, retransmitted=c.retransmitted,
             segments=(c.segments[0], c.segments[1]), first_ns=c.head.first_ns,
             ahead=[(c.ahead[i][0], c.ahead[i][1]) for i in range((r.aux & TCB_AHEAD_BITS) // TCB_AHEAD)],
-            deadline_ns=store_deadline_ns(&self.e.engine.table, row) if store_armed(&self.e.engine.table, row) else None,
+            deadline_ns=(
+                store_deadline_ns(&self.e.engine.table, row) if store_armed(&self.e.engine.table, row) else None
+            ),
         )
         return found
 
     def listener(self, handle):
-        cdef ListenerCold *l = listener_of(self.e, self.row(handle))
-        return {"backlog": l.backlog, "half_open": l.half_open, "accept_queued": l.accept_queued}
+        cdef ListenerCold *gate = listener_of(self.e, self.row(handle))
+        return {"backlog": gate.backlog, "half_open": gate.half_open, "accept_queued": gate.accept_queued}
 
     def counts(self):
         found = dict(self.e.counts)
@@ -220,7 +230,8 @@ cdef class Seat:
         return initial_sequence(self.e, <const uint8_t *><char *>local, lport, <const uint8_t *><char *>remote, rport)
 
     def preset_sequence(self, handle, uint32_t iss):
-        """Test only: let our half begin at `iss`, as if the generator had said so; before anything but the SYN was sent."""
+        """Test only: let our half begin at `iss`, as if the generator had said so; before anything but the SYN was
+        sent."""
         cdef row_t row = self.row(handle)
         cdef Row *r = &self.e.engine.table.rows[row]
         cdef EndpointCold *c = cold_of(self.e, row)

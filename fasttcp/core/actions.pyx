@@ -1,8 +1,8 @@
 """One step of the machine, and what it asks for, carried out.
 
-`step` is the only way from an event to a new state in this seat: it asks spec.py's table (through seat.fire) and does what
-the Action bits say. `finish` ends an input: what may be sent is sent, one ACK at most, and the timer is settled. So a
-segment whose data and FIN both ask for an ACK gets one, and data that go out carry it.
+`step` is the only way from an event to a new state in this seat: it asks spec.py's table (through seat.fire) and
+does what the Action bits say. `finish` ends an input: what may be sent is sent, one ACK at most, and the timer is
+settled. So a segment whose data and FIN both ask for an ACK gets one, and data that go out carry it.
 
 Must not live here: what a segment means (arrivals.pyx), how long a timer runs (timeouts.pyx).
 """
@@ -42,7 +42,7 @@ cdef enum:
     SENDING_STATES = 1 << S_ESTABLISHED | 1 << S_FIN_WAIT_1 | 1 << S_CLOSE_WAIT | 1 << S_CLOSING | 1 << S_LAST_ACK
     TIMESTAMP_BYTES = 12        # in every segment of a connection that uses them
     EVICTABLE = 1 << EVICT_TIME_WAIT | 1 << EVICT_HALF_OPEN | 1 << EVICT_CLOSING
-    LEAST_MSS = 48              # a peer that offers less would cost a header for every few bytes (kernel tcp_min_snd_mss)
+    LEAST_MSS = 48              # with less, every few bytes would cost a header (kernel tcp_min_snd_mss)
     MAX_SHIFT = 14              # RFC 7323 section 2.3
 
 
@@ -149,8 +149,8 @@ cdef void _resend(Work *w) noexcept nogil:
 
 
 cdef void _push(Work *w) noexcept nogil:
-    """Send what the peer's window allows of the queued data, then the FIN. There is no congestion control: the window is
-    the only limit, as in RFC 9293."""
+    """Send what the peer's window allows of the queued data, then the FIN. There is no congestion control: the window
+    is the only limit, as in RFC 9293."""
     cdef Tcb *b = &w.r.seat.tcb
     cdef int32_t usable
     cdef uint32_t n
@@ -181,11 +181,13 @@ cdef void _push(Work *w) noexcept nogil:
 
 
 cdef bint _may_challenge(Work *w) noexcept nogil:
-    """One for each connection in tcp_invalid_ratelimit (RFC 5961 section 7, kernel), tcp_challenge_ack_limit for all."""
+    """One for each connection in tcp_invalid_ratelimit (RFC 5961 section 7, kernel), tcp_challenge_ack_limit for
+    all."""
     cdef Endpoint *e = w.e
     cdef uint32_t now_ms = clock_ms(e) + 1
+    cdef uint64_t passed_ns = <uint64_t>(now_ms - w.c.challenged_ms) * 1000000
     cdef uint32_t now_s
-    if w.c.challenged_ms != 0 and <uint64_t>(now_ms - w.c.challenged_ms) * 1000000 < <uint64_t>e.policy.tcp_invalid_ratelimit_ns:
+    if w.c.challenged_ms != 0 and passed_ns < <uint64_t>e.policy.tcp_invalid_ratelimit_ns:
         return False
     now_s = clock_s(e)
     if e.challenge_s != now_s:
@@ -219,8 +221,8 @@ cdef void finish(Work *w) noexcept nogil:
 # ---- beginnings and ends ---------------------------------------------------------------------------------------------
 
 cdef int take_row(Endpoint *e, const Key *key, row_t *row) noexcept nogil:
-    """A row for a key that the table does not hold: STORE_OK, STORE_FULL or STORE_NO_MEMORY. A full table that may evict
-    lets the oldest row in TIME_WAIT go, then a half-open, then a closing one."""
+    """A row for a key that the table does not hold: STORE_OK, STORE_FULL or STORE_NO_MEMORY. A full table that may
+    evict lets the oldest row in TIME_WAIT go, then a half-open, then a closing one."""
     cdef Work victim
     cdef Outcome told
     cdef int answer = store_insert(&e.engine.table, key, e.engine.table.now_ns, row)
@@ -236,7 +238,8 @@ cdef int take_row(Endpoint *e, const Key *key, row_t *row) noexcept nogil:
 
 
 cdef void open_sequence(Work *w, seq_t iss) noexcept nogil:
-    """The row begins a life with this ISS: its control block and cold record are as new, but for the name of the row."""
+    """The row begins a life with this ISS: its control block and cold record are as new, but for the name of the
+    row."""
     cdef EndpointCold *c = w.c
     cdef Tcb *b = &w.r.seat.tcb
     memset(<char *>c + sizeof(Cold), 0, sizeof(EndpointCold) - sizeof(Cold))
@@ -289,23 +292,23 @@ cdef void take_syn(Work *w) noexcept nogil:
 
 cdef void _established(Work *w) noexcept nogil:
     cdef row_t parent
-    cdef ListenerCold *l
+    cdef ListenerCold *gate
     w.out.flags |= OUT_ESTABLISHED
     if not w.r.flags & ROW_PASSIVE:
         return
     w.out.flags |= OUT_ACCEPTED
     if w.e.auto_accept or not parent_of(w.e, w.row, &parent):
         return
-    l = listener_of(w.e, parent)
+    gate = listener_of(w.e, parent)
     w.r.aux |= TCB_ACCEPT
     w.c.next = NO_ROW
-    w.c.previous = l.last
-    if l.last == NO_ROW:
-        l.first = w.row
+    w.c.previous = gate.last
+    if gate.last == NO_ROW:
+        gate.first = w.row
     else:
-        cold_of(w.e, l.last).next = w.row
-    l.last = w.row
-    l.accept_queued += 1
+        cold_of(w.e, gate.last).next = w.row
+    gate.last = w.row
+    gate.accept_queued += 1
 
 
 cdef void _time_wait(Work *w) noexcept nogil:
@@ -355,21 +358,21 @@ cdef void leave_backlog(Endpoint *e, row_t row) noexcept nogil:
 
 cdef void leave_accept_queue(Endpoint *e, row_t row) noexcept nogil:
     cdef EndpointCold *c = cold_of(e, row)
-    cdef ListenerCold *l
+    cdef ListenerCold *gate
     cdef row_t parent
     e.engine.table.rows[row].aux &= ~TCB_ACCEPT
     if not parent_of(e, row, &parent):
         return
-    l = listener_of(e, parent)
+    gate = listener_of(e, parent)
     if c.previous == NO_ROW:
-        l.first = c.next
+        gate.first = c.next
     else:
         cold_of(e, c.previous).next = c.next
     if c.next == NO_ROW:
-        l.last = c.previous
+        gate.last = c.previous
     else:
         cold_of(e, c.next).previous = c.previous
-    l.accept_queued -= 1
+    gate.accept_queued -= 1
 
 
 # ---- data that arrive ------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from fasttcp.core.turn cimport turn_take, turn_wait
 from fasttcp.core.outcomes import read_outcome, refusal
 from fasttcp.errors import PortsExhausted, SegmentError, StaleHandle, StateError, TableFull, TupleInUse
 
+__all__ = ["Application"]
 
 # ---- for every method of a table -------------------------------------------------------------------------------------
 
@@ -99,12 +100,6 @@ cdef int _seated(Application table, str call) except -1:
     return 0
 
 
-cdef int _same_family(local, bint v4_local, remote, bint v4_remote) except -1:
-    if v4_local != v4_remote:
-        raise SegmentError(f"remote: {remote!r} and local {local!r} are not of one IP version")
-    return 0
-
-
 cdef str _place(const uint8_t *address, port):
     text = format_address(address)
     return f"[{text}]:{port}" if ":" in text else f"{text}:{port}"
@@ -131,9 +126,9 @@ cdef object _told(Application table, str call, int answer, Outcome *out):
 cdef class Application:
     """RFC 9293 section 3.9.1: OPEN, SEND, RECEIVE, CLOSE, ABORT, for tables in the endpoint seat.
 
-    Each call takes the time, now_ns (int, ns, any epoch), and returns when all that follows from it has been done; segments
-    that it sends wait for `take_output`. A call that the machine rejects raises StateError with the RFC's reason and changes
-    nothing. All of them: O(1), the GIL is held, StaleHandle for a handle whose connection is gone.
+    Each call takes the time, now_ns (int, ns, any epoch), and returns when all that follows from it has been done;
+    segments that it sends wait for `take_output`. A call that the machine rejects raises StateError with the RFC's
+    reason and changes nothing. All of them: O(1), the GIL is held, StaleHandle for a handle whose connection is gone.
     """
 
     def listen(self, local, port, now_ns, *, backlog=4096):
@@ -161,9 +156,9 @@ cdef class Application:
     def open(self, local, lport, remote, rport, now_ns):
         """Active OPEN from (local, lport) to (remote, rport): the SYN waits in the output. Returns the new handle.
 
-        lport 0: an ephemeral port of ip_local_port_range is chosen (RFC 6056); PortsExhausted when all are in use or in
-        TIME_WAIT. With a port given, TupleInUse when the 4-tuple is. tcp_tw_reuse decides about TIME_WAIT. TableFull when no
-        row is left, SegmentError for an address or port that cannot be.
+        lport 0: an ephemeral port of ip_local_port_range is chosen (RFC 6056); PortsExhausted when all are in use or
+        in TIME_WAIT. With a port given, TupleInUse when the 4-tuple is. tcp_tw_reuse decides about TIME_WAIT.
+        TableFull when no row is left, SegmentError for an address or port that cannot be.
         """
         cdef Outcome out
         cdef uint8_t here[16]
@@ -173,7 +168,8 @@ cdef class Application:
         cdef ns_t now = _time(now_ns)
         cdef row_t row
         cdef int answer
-        _same_family(local, parse_address("local", local, here) == 4, remote, parse_address("remote", remote, there) == 4)
+        if parse_address("local", local, here) != parse_address("remote", remote, there):
+            raise SegmentError(f"remote: {remote!r} and local {local!r} are not of one IP version")
         _seated(self, "open")
         ready(self)
         answer = endpoint_open(self.endpoint, here, from_port, there, to_port, now, &row, &out)
@@ -191,8 +187,8 @@ cdef class Application:
     def open_listener(self, handle, remote, rport, now_ns):
         """Turn a passive OPEN active (RFC 9293 section 3.10.1): the listener becomes a connection to (remote, rport).
 
-        Returns the connection's handle; the listener's is void, and who waited in its accept queue is reset. Raises as `open`,
-        StateError when the handle does not listen.
+        Returns the connection's handle; the listener's is void, and who waited in its accept queue is reset. Raises
+        as `open`, StateError when the handle does not listen.
         """
         cdef Outcome out
         cdef uint8_t there[16]
@@ -226,7 +222,8 @@ cdef class Application:
         return accepted
 
     def send(self, handle, nbytes, now_ns):
-        """SEND nbytes (0 to 2^31 - 1) of data: what the peer's window allows goes out, the rest waits. Returns an `Outcome`.
+        """SEND nbytes (0 to 2^31 - 1) of data: what the peer's window allows goes out, the rest waits. Returns an
+        `Outcome`.
 
         The table counts bytes and holds none: the segments in the output say by sequence number which bytes they carry.
         Raises ValueError when more than 2^31 - 1 bytes would wait.
@@ -244,10 +241,11 @@ cdef class Application:
         return _told(self, "send", answer, &out)
 
     def read(self, handle, nbytes, now_ns):
-        """RECEIVE: the application has taken nbytes of what was delivered, so the window may open. Returns an `Outcome`.
+        """RECEIVE: the application has taken nbytes of what was delivered, so the window may open. Returns an
+        `Outcome`.
 
-        For tables made with read_all=False; otherwise everything counts as read when it is delivered. Raises ValueError when
-        less is there.
+        For tables made with read_all=False; otherwise everything counts as read when it is delivered. Raises
+        ValueError when less is there.
         """
         cdef Outcome out
         cdef uint32_t n = whole("nbytes", nbytes, 0, (1 << 32) - 1)
@@ -265,8 +263,8 @@ cdef class Application:
         """CLOSE. half: the sending direction only, as shutdown(2) does and RFC 9293 means it; else both, as close(2).
 
         After a full close the connection is an orphan: what arrives is answered by a RST, and tcp_fin_timeout and
-        tcp_orphan_retries bound its life. A full close may follow a half one. Closing with unread data resets. Returns an
-        `Outcome`; on a listener and in SYN_SENT the connection ends at once.
+        tcp_orphan_retries bound its life. A full close may follow a half one. Closing with unread data resets.
+        Returns an `Outcome`; on a listener and in SYN_SENT the connection ends at once.
         """
         cdef Outcome out
         cdef bint only = bool(half)
@@ -300,8 +298,9 @@ cdef class Application:
 
     @property
     def next_timer_ns(self):
-        """A time, ns, before which `advance` has nothing to fire; None when no timer runs. It may come early (a timer that was
-        set anew is looked at when it was due before), never late: what a driver sleeps on. Cost: some microseconds at most.
+        """A time, ns, before which `advance` has nothing to fire; None when no timer runs. It may come early (a timer
+        that was set anew is looked at when it was due before), never late: what a driver sleeps on. Cost: some
+        microseconds at most.
         """
         cdef ns_t when
         ready(self)
@@ -317,11 +316,12 @@ cdef class Application:
         return self.endpoint.output.count
 
     def take_output(self, most=None):
-        """The oldest segments that wait to be sent, all or `most` of them, as a `SegmentBatch`; they are the caller's now.
+        """The oldest segments that wait to be sent, all or `most` of them, as a `SegmentBatch`; they are the caller's
+        now.
 
-        Complete but for the payload: addresses, ports, sequence numbers, flags, window, options, ip_bytes, and in time_ns when
-        they were made. A queue that is full (output_limit) drops what comes, as a device does; tallies() counts it.
-        Cost: 80 bytes copied for each.
+        Complete but for the payload: addresses, ports, sequence numbers, flags, window, options, ip_bytes, and in
+        time_ns when they were made. A queue that is full (output_limit) drops what comes, as a device does; tallies()
+        counts it. Cost: 80 bytes copied for each.
         """
         cdef SegmentBatch batch
         cdef size_t n
@@ -334,5 +334,6 @@ cdef class Application:
         batch = SegmentBatch(max(n, 1))
         # Making the batch may have run other code, so what is taken is counted again.
         ready(self)
-        batch.count = <Py_ssize_t>output_take(&self.endpoint.output, <Segment *>batch.records, min(n, <size_t>batch.capacity))
+        n = min(n, <size_t>batch.capacity)
+        batch.count = <Py_ssize_t>output_take(&self.endpoint.output, <Segment *>batch.records, n)
         return batch

@@ -1,4 +1,5 @@
-"""A segment becomes events. Every question that RFC 9293 section 3.10.7 asks of a segment is answered here, none elsewhere.
+"""A segment becomes events. Every question that RFC 9293 section 3.10.7 asks of a segment is answered here, none
+elsewhere.
 
 Order of looking in a connection (the first that fits decides):
 
@@ -8,7 +9,7 @@ Order of looking in a connection (the first that fits decides):
     4  the peer's FIN once more: goes on at 7
     5  outside the window (four cases, section 3.4)       RCV_UNACCEPTABLE, RCV_RST_DROPPED, RCV_SYN_SUSPECT
     6  RST, then SYN, then no ACK                         RCV_RST..., RCV_SYN_SUSPECT, RCV_STRAY
-    7  the ACK part                                       RCV_ACK_OF_SYN, RCV_ACK_OF_FIN, RCV_ACK, RCV_ACK_SUSPECT, RCV_BAD_ACK
+    7  the ACK part                                       RCV_ACK..., RCV_ACK_SUSPECT, RCV_BAD_ACK
     8  data                                               RCV_DATA, RCV_DATA_UNWANTED
     9  FIN, of this segment or one that waited            RCV_FIN, RCV_FIN_AGAIN
 
@@ -22,8 +23,8 @@ from fasttcp.core.actions cimport finish, parent_of, step, take_syn
 from fasttcp.core.expiry cimport endpoint_expired
 from fasttcp.core.hash cimport Key, key_endpoint
 from fasttcp.core.layout cimport (
-    ACK, FIN, INFO_BAD_CHECKSUM, INFO_BAD_HEADER, NO_ROW, OPT_TIMESTAMPS, ROW_ORPHAN, ROW_PASSIVE, RST, SYN, Segment, Tcb,
-    ns_t, row_t, seq_le, seq_lt, seq_t,
+    ACK, FIN, INFO_BAD_CHECKSUM, INFO_BAD_HEADER, NO_ROW, OPT_TIMESTAMPS, ROW_ORPHAN, ROW_PASSIVE, RST, SYN, Segment,
+    Tcb, ns_t, row_t, seq_le, seq_lt, seq_t,
 )
 from fasttcp.core.listening cimport accept_queue_full, for_nobody, illegal, may_reopen, reopen
 from fasttcp.core.names cimport (
@@ -55,7 +56,8 @@ cdef void endpoint_receive(Endpoint *e, const Segment *s, ns_t now_ns, Outcome *
 
 
 cdef void endpoint_batch(Endpoint *e, const Segment *segments, size_t n, Outcome *outcomes) noexcept nogil:
-    """Segments in this order, each at its own time_ns. Their lines are fetched 32 segments at a time, stage by stage."""
+    """Segments in this order, each at its own time_ns. Their lines are fetched 32 segments at a time, stage by
+    stage."""
     cdef Key keys[BATCH]
     cdef size_t at = 0, m, i
     cdef const Segment *s

@@ -1,11 +1,12 @@
 """What the application does to a connection.
 
 Each call is one event (two, where it stands in for two), decided by the table: a row with REJECT is answered with
-CALL_REJECTED and changes nothing. The engine counts bytes and holds none: SEND says how many, segments that go out say which
-(by their sequence numbers), and Outcome.delivered says how many arrived in order.
+CALL_REJECTED and changes nothing. The engine counts bytes and holds none: SEND says how many, segments that go out
+say which (by their sequence numbers), and Outcome.delivered says how many arrived in order.
 
-CLOSE has two forms, as hosts have them. `half` is RFC 9293's: no more to send, still reading (shutdown). Without `half` the
-application lets go of both directions (close): from now on the connection is an orphan, and what arrives is unwanted.
+CLOSE has two forms, as hosts have them. `half` is RFC 9293's: no more to send, still reading (shutdown). Without
+`half` the application lets go of both directions (close): from now on the connection is an orphan, and what arrives
+is unwanted.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -76,7 +77,7 @@ cdef int endpoint_listen(
     """Passive OPEN at (local, port); an address of zero is every local address of its family. backlog 0 counts as 1."""
     cdef Key key
     cdef Work w
-    cdef ListenerCold *l
+    cdef ListenerCold *gate
     cdef int answer
     cdef uint8_t any[16]
     cdef int i
@@ -96,11 +97,11 @@ cdef int endpoint_listen(
     _begin(&w, e, row[0], now_ns, out)
     out.flags |= OUT_NEW
     e.listeners += 1
-    l = listener_of(e, row[0])
-    l.backlog = backlog if backlog < e.policy.somaxconn else e.policy.somaxconn
-    if l.backlog == 0:
-        l.backlog = 1
-    l.first = l.last = NO_ROW
+    gate = listener_of(e, row[0])
+    gate.backlog = backlog if backlog < e.policy.somaxconn else e.policy.somaxconn
+    if gate.backlog == 0:
+        gate.backlog = 1
+    gate.first = gate.last = NO_ROW
     return _call(&w, E_OPEN_PASSIVE)
 
 
@@ -116,8 +117,8 @@ cdef int endpoint_open(
     Endpoint *e, const uint8_t *local, uint16_t lport, const uint8_t *remote, uint16_t rport, ns_t now_ns, row_t *row,
     Outcome *out
 ) noexcept nogil:
-    """Active OPEN. lport 0: an ephemeral port is chosen. A row in TIME_WAIT that tcp_tw_reuse allows is taken over; handles
-    of the old connection are void then."""
+    """Active OPEN. lport 0: an ephemeral port is chosen. A row in TIME_WAIT that tcp_tw_reuse allows is taken over;
+    handles of the old connection are void then."""
     cdef Key key
     cdef Work w
     cdef int answer
@@ -160,8 +161,8 @@ cdef int endpoint_open(
 cdef int endpoint_open_listener(
     Endpoint *e, row_t listener, const uint8_t *remote, uint16_t rport, ns_t now_ns, row_t *row, Outcome *out
 ) noexcept nogil:
-    """OPEN that turns a passive OPEN active (RFC 9293 section 3.10.1): the listener becomes a connection to this remote end,
-    with a new handle. Who waits in its accept queue is reset."""
+    """OPEN that turns a passive OPEN active (RFC 9293 section 3.10.1): the listener becomes a connection to this
+    remote end, with a new handle. Who waits in its accept queue is reset."""
     cdef uint8_t local[16]
     cdef uint8_t nobody[16]
     cdef Key key

@@ -1,7 +1,7 @@
 """Fills in summaries in the endpoint seat.
 
-packets are segments sent and received, whatever became of them. bytes are those of the two streams, each once: acknowledged
-by the peer, and received in order by us, modulo 2^32. The remote half's state is not known here: CLOSED.
+packets are segments sent and received, whatever became of them. bytes are those of the two streams, each once:
+acknowledged by the peer, and received in order by us, modulo 2^32. The remote half's state is not known here: CLOSED.
 """
 
 from libc.stdint cimport uint32_t

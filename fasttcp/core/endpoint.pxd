@@ -1,4 +1,5 @@
-# The endpoint seat: one host's half of each connection. Each row is a connection, or a listener; side 0 is the local half.
+# The endpoint seat: one host's half of each connection. Each row is a connection, or a listener; side 0 is the local
+# half.
 #
 #      calls (open, listen, send, read, close, abort)          segments that arrive          timers that are due
 #                        |                                            |                             |
@@ -10,9 +11,9 @@
 #                                                        |
 #                 output.pyx: segments to be sent        |        timeouts.pyx: the row's one timer
 #
-# Who keeps what: policy a Profile in C; isn.pyx sequence numbers, cookies and offsets; ports.pyx ephemeral ports; hosts.pyx
-# tcp_tw_recycle's memory; tcb.pxd the records. The driver above puts segments on a wire and holds the payload; here bytes are
-# counted only.
+# Who keeps what: policy a Profile in C; isn.pyx sequence numbers, cookies and offsets; ports.pyx ephemeral ports;
+# hosts.pyx tcp_tw_recycle's memory; tcb.pxd the records. The driver above puts segments on a wire and holds the
+# payload; here bytes are counted only.
 #
 # Input: events at a time (now_ns), which never goes back. Output: Outcome for each input, Segment records in e.output.
 #
@@ -20,15 +21,16 @@
 #   - no state changes but through seat.fire; a cell of the table marked NEVER is never met (Engine.never stays 0);
 #   - a call that the table rejects changes nothing;
 #   - after every input the timer of a row is the one that its state needs, exactly one or none;
-#   - SND.UNA <= SND.NXT; a FIN is queued or sent exactly in the states that have closed, acknowledged from FIN_WAIT_2 on;
+#   - SND.UNA <= SND.NXT; a FIN is queued or sent exactly in the states that have closed, and acknowledged in
+#     FIN_WAIT_2 and TIME_WAIT;
 #   - a segment causes at most one ACK, and limited ACKs keep their limit;
 #   - a deleted row leaves nothing behind: not in a backlog, an accept queue, a counter or the wheel.
 #
 # Not here: congestion control, SACK blocks, fast retransmit, urgent data, path MTU discovery. One unacknowledged run is
 # retransmitted from SND.UNA on.
 #
-# Cost: of a segment one index line, the row's line, the first line of its cold record, and one and a half lines written for
-# each segment sent.
+# Cost: of a segment one index line, the row's line, two lines of its cold record, and one and a half lines
+# written for each segment sent.
 
 from libc.stdint cimport uint64_t
 

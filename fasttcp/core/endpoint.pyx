@@ -137,10 +137,10 @@ cdef int _check_row(Endpoint *e, row_t row) except -1:
         raise InvariantError(f"{_name(row, state)}: counted as half-open")
     if r.flags & ROW_PASSIVE and c.parent >= e.engine.table.high:
         raise InvariantError(f"{_name(row, state)}: its listener would be row {c.parent}")
-    if r.aux & TCB_ACCEPT and (
-        (c.next != NO_ROW and c.next >= e.engine.table.high) or (c.previous != NO_ROW and c.previous >= e.engine.table.high)
-    ):
-        raise InvariantError(f"{_name(row, state)}: its neighbours in the accept queue would be {c.previous} and {c.next}")
+    if r.aux & TCB_ACCEPT:
+        for at in (c.previous, c.next):
+            if at != NO_ROW and at >= e.engine.table.high:
+                raise InvariantError(f"{_name(row, state)}: its neighbour in the accept queue would be row {at}")
     if r.aux & (TCB_HALF_OPEN | TCB_ACCEPT) and not r.flags & ROW_PASSIVE:
         raise InvariantError(f"{_name(row, state)}: counted by a listener that it did not come out of")
     if r.aux & TCB_ACCEPT and r.flags & ROW_ORPHAN:

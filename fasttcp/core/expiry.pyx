@@ -1,7 +1,7 @@
 """What the clock does to a connection: one event for each timer that is due.
 
-A connection whose time is up is over from that moment on, also while `endpoint_advance` has not come round to it (it has a
-budget): a segment or a call that meets it finds nobody. Retransmissions are only ever late.
+A connection whose time is up is over from that moment on, also while `endpoint_advance` has not come round to it (it
+has a budget): a segment or a call that meets it finds nobody. Retransmissions are only ever late.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -30,7 +30,8 @@ cdef void endpoint_timer(Endpoint *e, row_t row, ns_t now_ns, Outcome *out) noex
     store_see(&e.engine.table, now_ns)
     work_begin(&w, e, row, NULL, e.engine.table.now_ns, out)
     b = &w.r.seat.tcb
-    w.when = min(store_deadline_ns(&e.engine.table, row), w.now)    # it ends when it was due, however long nobody looked
+    # It ends when it was due, however long nobody looked.
+    w.when = min(store_deadline_ns(&e.engine.table, row), w.now)
     w.restart = True
     if b.timer == TIMER_2MSL:
         step(&w, E_TIMEOUT_2MSL)

@@ -1,10 +1,11 @@
 """tcp_tw_recycle, kept so that its harm can be shown. Linux had it until 4.12.
 
-TIME_WAIT is short (3.5 RTO) for connections with timestamps; to make up for it, the last timestamp of each remote *address*
-is remembered for 60 s and a SYN with an older one is dropped. Behind one address of a NAT there are many clocks: their
-owners cannot connect any more (kernel before 4.12, tcp_conn_request and tcp_peer_is_proven).
+TIME_WAIT is short (3.5 RTO) for connections with timestamps; to make up for it, the last timestamp of each remote
+*address* is remembered for 60 s and a SYN with an older one is dropped. Behind one address of a NAT there are many
+clocks: their owners cannot connect any more (kernel before 4.12, tcp_conn_request and tcp_peer_is_proven).
 
-A table of 8,192 addresses, direct-mapped by keyed hash; a newcomer takes the place of who was there, as a bounded cache may.
+A table of 8,192 addresses, direct-mapped by keyed hash; a newcomer takes the place of who was there, as a bounded
+cache may.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint64_t

@@ -1,7 +1,7 @@
 # What must not be guessed: initial sequence numbers, timestamp offsets, SYN cookies, the order of ephemeral ports.
 #
-# Each is a keyed function (siphash.pxd) of the connection's name and, where RFC 6528 and RFC 4987 want it, of the clock.
-# No state is kept here: two endpoints with one secret and one clock give the same numbers.
+# Each is a keyed function (siphash.pxd) of the connection's name and, where RFC 6528 and RFC 4987 want it, of the
+# clock. No state is kept here: two endpoints with one secret and one clock give the same numbers.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 

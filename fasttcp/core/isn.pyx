@@ -5,9 +5,9 @@ A SYN cookie is a sequence number of 32 bits:
     31      27 26    24 23                    0
     | minute  |  mss   |  keyed check of both  |
 
-`minute` is the clock modulo 32, `mss` an index into MSS_STEPS, and the check covers the 4-tuple, the peer's own sequence
-number, the full minute and the index. A cookie is good in its minute and the one after it. A blind guess is right once in
-2^24 tries for each minute that is good.
+`minute` is the clock modulo 32, `mss` an index into MSS_STEPS, and the check covers the 4-tuple, the peer's own
+sequence number, the full minute and the index. A cookie is good in its minute and the one after it. A blind guess is
+right once in 2^24 tries for each minute that is good.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -29,7 +29,8 @@ cdef uint16_t[8] MSS_STEPS = [216, 536, 1220, 1360, 1440, 1452, 1460, 8960]
 
 
 cdef inline uint64_t _keyed(
-    const Endpoint *e, const uint8_t *local, uint16_t lport, const uint8_t *remote, uint16_t rport, uint64_t use, uint64_t more
+    const Endpoint *e, const uint8_t *local, uint16_t lport, const uint8_t *remote, uint16_t rport, uint64_t use,
+    uint64_t more
 ) noexcept nogil:
     cdef uint64_t word[6]
     word[0] = load64(local)
@@ -59,8 +60,8 @@ cdef seq_t next_sequence(
 
 
 cdef uint32_t timestamp_offset(const Endpoint *e, const uint8_t *local, const uint8_t *remote) noexcept nogil:
-    """One offset for a pair of hosts, so that their timestamps grow from one connection to the next (RFC 7323 section 7.1,
-    kernel secure_tcp_ts_off): TIME_WAIT is reopened on that ground."""
+    """One offset for a pair of hosts, so that their timestamps grow from one connection to the next (RFC 7323 section
+    7.1, kernel secure_tcp_ts_off): TIME_WAIT is reopened on that ground."""
     return <uint32_t>_keyed(e, local, 0, remote, 0, FOR_TIMESTAMP, 0)
 
 
@@ -71,7 +72,9 @@ cdef uint32_t port_offset(
     return <uint32_t>_keyed(e, local, 0, remote, rport, FOR_PORT, 0)
 
 
-cdef inline uint32_t _check(const Endpoint *e, const Segment *s, seq_t irs, uint64_t minute, uint32_t step) noexcept nogil:
+cdef inline uint32_t _check(
+    const Endpoint *e, const Segment *s, seq_t irs, uint64_t minute, uint32_t step
+) noexcept nogil:
     cdef uint64_t more = minute << 35 ^ <uint64_t>step << 32 ^ irs
     return <uint32_t>(_keyed(e, s.dst, s.dport, s.src, s.sport, FOR_COOKIE, more) & 0xFFFFFF)
 

@@ -1,13 +1,13 @@
 """Segments that belong to no row, and how LISTEN makes rows of them.
 
-A listener is a row whose remote end is all zero: (address, port) or, for any local address of its family, (zero, port).
-RFC 9293 lets a passive OPEN itself become the connection; here, as in every host, a SYN makes a new row, which takes the
-steps of the table from LISTEN on, and the listener goes on listening. What a listener bounds:
+A listener is a row whose remote end is all zero: (address, port) or, for any local address of its family, (zero,
+port). RFC 9293 lets a passive OPEN itself become the connection; here, as in every host, a SYN makes a new row, which
+takes the steps of the table from LISTEN on, and the listener goes on listening. What a listener bounds:
 
     SYN --> half-open rows (SYN_RCVD), at most `backlog` --> ESTABLISHED --> accept queue, at most `backlog`
 
-The accept queue exists only where the application calls accept (Endpoint.auto_accept is off). When the backlog is full a
-SYN is dropped, or answered with a cookie: then there is no row until the cookie comes back.
+The accept queue exists only where the application calls accept (Endpoint.auto_accept is off). When the backlog is
+full a SYN is dropped, or answered with a cookie: then there is no row until the cookie comes back.
 
 Order of looking, RFC 9293 section 3.10.7.1 and 2: RST, then ACK, then SYN.
 """
@@ -19,7 +19,8 @@ from fasttcp.core.hash cimport Key, is_mapped, key_endpoint
 from fasttcp.core.hosts cimport hosts_reject
 from fasttcp.core.isn cimport Cookie, cookie_check, cookie_make, initial_sequence, next_sequence, timestamp_offset
 from fasttcp.core.layout cimport (
-    ACK, FIN, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WSCALE, ROW_PASSIVE, RST, SYN, Segment, row_t, seq_lt, seq_t,
+    ACK, FIN, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WSCALE, ROW_PASSIVE, RST, SYN, Segment, row_t, seq_lt,
+    seq_t,
 )
 from fasttcp.core.machine cimport machine_actions
 from fasttcp.core.names cimport (
@@ -55,7 +56,8 @@ cdef bint illegal(const Segment *s) noexcept nogil:
 
 
 cdef bint one_host(const uint8_t *address) noexcept nogil:
-    """An address that a host can have: specified, no multicast, no broadcast (RFC 9293 sections 3.9.2.3, MUST-57 and -63)."""
+    """An address that a host can have: specified, no multicast, no broadcast (RFC 9293 sections 3.9.2.3, MUST-57 and
+    -63)."""
     if is_mapped(address):
         return address[12] < 224 and load32(address + 12) != 0
     return address[0] != 0xFF and load64(address) | load64(address + 8) != 0
@@ -75,19 +77,19 @@ cdef bint find_listener(const Endpoint *e, const uint8_t *local, uint16_t port, 
 
 
 cdef inline bint _backlog_full(const Endpoint *e, row_t parent) noexcept nogil:
-    cdef ListenerCold *l = listener_of(<Endpoint *>e, parent)
-    return l.half_open >= l.backlog or l.half_open >= e.policy.tcp_max_syn_backlog
+    cdef ListenerCold *gate = listener_of(<Endpoint *>e, parent)
+    return gate.half_open >= gate.backlog or gate.half_open >= e.policy.tcp_max_syn_backlog
 
 
 cdef bint accept_queue_full(const Endpoint *e, row_t parent) noexcept nogil:
-    cdef ListenerCold *l = listener_of(<Endpoint *>e, parent)
-    return not e.auto_accept and l.accept_queued >= l.backlog
+    cdef ListenerCold *gate = listener_of(<Endpoint *>e, parent)
+    return not e.auto_accept and gate.accept_queued >= gate.backlog
 
 
 cdef void _answer(Endpoint *e, const Segment *s, int state, row_t listener, int event, Outcome *out) noexcept nogil:
     """One step of a state that no segment can change: CLOSED, or LISTEN as the listener itself sees it."""
     cdef uint32_t actions = machine_actions(state, event)
-    cdef ListenerCold *l
+    cdef ListenerCold *gate
     if actions & A_NEVER:
         e.engine.never += 1
         return
@@ -104,8 +106,8 @@ cdef void _answer(Endpoint *e, const Segment *s, int state, row_t listener, int 
         ) != NULL:
             out.sent += 1
     elif actions & A_SEND_COOKIE:
-        l = listener_of(e, listener)
-        l.cookie_ms = clock_ms(e) + 1
+        gate = listener_of(e, listener)
+        gate.cookie_ms = clock_ms(e) + 1
         _send_cookie(e, s, out)
 
 
@@ -169,7 +171,6 @@ cdef void _listen(Endpoint *e, const Segment *s, const Key *key, row_t listener,
 
 cdef void _begin(Work *w, seq_t iss, row_t listener) noexcept nogil:
     """A new row stands where its listener stands: in LISTEN, counted in the backlog."""
-    cdef ListenerCold *l = listener_of(w.e, listener)
     fire(&w.e.engine, w.row, 0, E_OPEN_PASSIVE, w.s, w.now)
     open_sequence(w, iss)
     if w.e.policy.tcp_timestamps == 1:
@@ -180,19 +181,19 @@ cdef void _begin(Work *w, seq_t iss, row_t listener) noexcept nogil:
 
 
 cdef void _adopt(Work *w, row_t listener) noexcept nogil:
-    cdef ListenerCold *l = listener_of(w.e, listener)
+    cdef ListenerCold *gate = listener_of(w.e, listener)
     w.r.flags |= ROW_PASSIVE
     w.r.aux |= TCB_HALF_OPEN
     w.c.parent = listener
-    w.c.parent_generation = l.head.generation
-    l.half_open += 1
+    w.c.parent_generation = gate.head.generation
+    gate.half_open += 1
 
 
 # ---- TIME_WAIT opened again ------------------------------------------------------------------------------------------
 
 cdef bint may_reopen(Work *w, row_t *parent) noexcept nogil:
-    """Whether the SYN w.s may open the connection w anew, which is in TIME_WAIT (RFC 9293 section 3.6.1 MAY-2, RFC 6191):
-    it begins above all that was received, or its timestamp is newer; and somebody listens and has room."""
+    """Whether the SYN w.s may open the connection w anew, which is in TIME_WAIT (RFC 9293 section 3.6.1 MAY-2, RFC
+    6191): it begins above all that was received, or its timestamp is newer; and somebody listens and has room."""
     cdef bint dated = w.r.aux & TCB_TS_RECENT and w.s.options & OPT_TIMESTAMPS
     cdef int32_t newer = <int32_t>(w.s.tsval - w.c.ts_recent) if dated else 0
     if w.e.policy.time_wait_syn_reopens == REOPEN_NEVER or newer < 0:
@@ -227,9 +228,9 @@ cdef void reopen(Work *w, row_t parent) noexcept nogil:
 
 cdef bint _cookie_possible(Endpoint *e, row_t listener) noexcept nogil:
     """Whether this listener can have sent a cookie that is still good. Else an ACK is not worth a hash."""
-    cdef ListenerCold *l = listener_of(e, listener)
+    cdef ListenerCold *gate = listener_of(e, listener)
     return (
-        e.policy.tcp_syncookies != 0 and l.cookie_ms != 0 and clock_ms(e) + 1 - l.cookie_ms <= COOKIE_LIFE_MS
+        e.policy.tcp_syncookies != 0 and gate.cookie_ms != 0 and clock_ms(e) + 1 - gate.cookie_ms <= COOKIE_LIFE_MS
         and not accept_queue_full(e, listener)
     )
 

@@ -39,9 +39,7 @@ def read_outcome(
 ) -> Outcome:
     """The fields of core/tcb.pxd's Outcome as Python's."""
     end = TRANSITIONS[_STATES[origin], Event(last)].outcome if flags & OutcomeFlag.ENDED else None
-    return Outcome(
-        handle or None, _events(mask), _STATES[before], _STATES[after], end, delivered, sent, _FLAGS[flags]
-    )
+    return Outcome(handle or None, _events(mask), _STATES[before], _STATES[after], end, delivered, sent, _FLAGS[flags])
 
 
 def refusal(call: str, origin: int, last: int) -> str:

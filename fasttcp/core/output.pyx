@@ -13,7 +13,8 @@ from libc.string cimport memcpy, memset
 
 from fasttcp.core.hash cimport is_mapped
 from fasttcp.core.layout cimport (
-    ACK, INFO_IPV6, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WSCALE, ROW_IPV6, RST, SYN, Row, Segment, ns_t, seq_t,
+    ACK, INFO_IPV6, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WSCALE, ROW_IPV6, RST, SYN, Row, Segment, ns_t,
+    seq_t,
 )
 from fasttcp.core.tcb cimport (
     TCB_SACK, TCB_SCALED, TCB_TIMESTAMPS, TCB_TS_RECENT, Endpoint, EndpointCold, Output, OutputChunk, Work,
@@ -143,7 +144,8 @@ cdef bint emit(Work *w, uint16_t flags, seq_t seq, uint32_t payload) noexcept no
     cdef Row *r = w.r
     cdef EndpointCold *c = w.c
     cdef Segment *s = _slot(&e.output)
-    cdef bint offer = flags & (SYN | ACK) == SYN     # the first SYN offers what the profile allows, others what was agreed
+    # The first SYN offers what the profile allows, others what was agreed
+    cdef bint offer = flags & (SYN | ACK) == SYN
     if s == NULL:
         e.counts.output_full += 1
         return False

@@ -1,6 +1,7 @@
 # A Profile of fasttcp/profiles.py as the compiled endpoint reads it: the same names, times in nanoseconds.
 #
-# Must not live here: defaults, ranges, meanings. They stand in profiles.py; this is a copy in C of one profile's values.
+# Must not live here: defaults, ranges, meanings. They stand in profiles.py; this is a copy in C of one profile's
+# values.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 

@@ -1,11 +1,11 @@
 """Ephemeral ports: RFC 6056 section 3.3.3, and what TIME_WAIT allows.
 
-The candidate is first + (F(local, remote, remote port) + counter) modulo the range, counted on from call to call, so a port
-comes round again as late as possible and nobody can guess the next one. A port is free for a 4-tuple, not as such: one
-local port serves as many remote ends as there are. A port somebody listens on is left alone.
+The candidate is first + (F(local, remote, remote port) + counter) modulo the range, counted on from call to call, so
+a port comes round again as late as possible and nobody can guess the next one. A port is free for a 4-tuple, not as
+such: one local port serves as many remote ends as there are. A port somebody listens on is left alone.
 
-Cost: one look-up while ports are plenty. With every port of a remote end in use, one look-up for each of them, as in any host:
-28,232 look-ups in Linux's range before PortsExhausted.
+Cost: one look-up while ports are plenty. With every port of a remote end in use, one look-up for each of them, as in
+any host: 28,232 look-ups in Linux's range before PortsExhausted.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -31,8 +31,8 @@ cdef bint _loopback(const uint8_t *address) noexcept nogil:
 
 
 cdef bint time_wait_reusable(const Endpoint *e, row_t row) noexcept nogil:
-    """tcp_tw_reuse (kernel tcp_twsk_unique): in TIME_WAIT proper, with timestamps, after tcp_tw_reuse_delay. A second passed,
-    so the new connection's timestamps are newer than any of the old one's: old duplicates fail PAWS."""
+    """tcp_tw_reuse (kernel tcp_twsk_unique): in TIME_WAIT proper, with timestamps, after tcp_tw_reuse_delay. A second
+    passed, so the new connection's timestamps are newer than any of the old one's: old duplicates fail PAWS."""
     cdef const Row *r = &e.engine.table.rows[row]
     cdef uint8_t local[16]
     cdef uint8_t remote[16]
@@ -52,10 +52,10 @@ cdef bint ports_choose(
     cdef uint32_t first = e.policy.port_first
     cdef uint32_t many = e.policy.port_last - first + 1
     cdef uint32_t start = port_offset(e, local, remote, rport)
-    cdef uint32_t i
+    cdef uint32_t _i
     cdef row_t listener
     cdef Key key
-    for i in range(many):
+    for _i in range(many):
         port[0] = <uint16_t>(first + (start + e.next_port) % many)
         e.next_port += 1
         if port_reserved(&e.policy, port[0]):

@@ -90,10 +90,10 @@ cdef Endpoint *table_endpoint(ConnectionTable table) except NULL:
 
 
 cdef int table_apply(ConnectionTable table, const Segment *segments, size_t n, Verdict *verdicts) except -1 nogil:
-    """Apply n segments, writing one verdict for each. StateError when the table is not open in the observer seat."""
+    """Apply n segments, writing one verdict for each. StateError when it is not open in the observer seat."""
     if table.observer == NULL:
         with gil:
-            raise StateError("this table is not open in the observer seat")
+            raise StateError("this table is not open" if table.engine == NULL else "this table sits in the endpoint seat")
     observe_batch(table.observer, segments, n, verdicts)
     return 0
 

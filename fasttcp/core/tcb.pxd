@@ -1,4 +1,5 @@
-# The records of the endpoint seat: what a row means here, and what one input (a segment, a call, a timer) carries along.
+# The records of the endpoint seat: what a row means here, and what one input (a segment, a call, a timer) carries
+# along.
 #
 # Shapes and one-line readings only. Rules stand in the files that use them; endpoint.pxd says which.
 

@@ -1,19 +1,19 @@
 """The one timer of a row.
 
-Which timer a row needs follows from the row alone (`timer_needed`), so no path can forget one: after every input `settle`
-compares what runs with what is needed, and endpoint_check does it again for every row.
+Which timer a row needs follows from the row alone (`timer_needed`), so no path can forget one: after every input
+`settle` compares what runs with what is needed, and endpoint_check does it again for every row.
 
-| timer      | runs while                                            | length                                             |
-|------------|-------------------------------------------------------|----------------------------------------------------|
-| RETRANSMIT | SYN, SYN+ACK, data or FIN are unacknowledged          | RTO, doubled for each retransmission (RFC 6298)    |
-| PERSIST    | data or FIN wait for a shut window, nothing in flight | the same (RFC 9293 section 3.8.6.1)                |
-| KEEPALIVE  | asked for, the peer may be silent, nothing in flight  | tcp_keepalive_time after the last segment, then    |
-|            |                                                       | tcp_keepalive_intvl after each probe               |
-| FIN_WAIT_2 | an orphan waits for the peer's FIN                    | tcp_fin_timeout; none if that is "for ever"        |
-| 2MSL       | TIME_WAIT                                             | 2 msl; with tcp_tw_recycle 3.5 RTO                 |
+| timer      | runs while                                            | length
+|------------|-------------------------------------------------------|------------------------------------------------
+| RETRANSMIT | SYN, SYN+ACK, data or FIN are unacknowledged          | RTO, doubled for each retransmission (RFC 6298)
+| PERSIST    | data or FIN wait for a shut window, nothing in flight | the same (RFC 9293 section 3.8.6.1)
+| KEEPALIVE  | asked for, the peer may be silent, nothing in flight  | tcp_keepalive_time after the last segment, then
+|            |                                                       | tcp_keepalive_intvl after each probe
+| FIN_WAIT_2 | an orphan waits for the peer's FIN                    | tcp_fin_timeout; none if that is "for ever"
+| 2MSL       | TIME_WAIT                                             | 2 msl; with tcp_tw_recycle 3.5 RTO
 
-LISTEN needs none. Cost: nothing when the needed timer runs already; one store when the wheel would look at the row before
-the new deadline, which is the usual case since entries are left to lapse; else a move within the wheel.
+LISTEN needs none. Cost: nothing when the needed timer runs already; one store when the wheel would look at the row
+before the new deadline, which is the usual case since entries are left to lapse; else a move within the wheel.
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
@@ -82,8 +82,9 @@ cdef ns_t _deadline(const Work *w, int kind) noexcept nogil:
 
 
 cdef void settle(Work *w) noexcept nogil:
-    """The timer that this row needs runs after this call, and no other: Tcb.timer says which. A row that needs none may still
-    have an entry in the wheel, which has lapsed: Tcb.timer is TIMER_NONE, and nothing happens when it comes."""
+    """The timer that this row needs runs after this call, and no other: Tcb.timer says which. A row that needs none
+    may still have an entry in the wheel, which has lapsed: Tcb.timer is TIMER_NONE, and nothing happens when it
+    comes."""
     cdef Tcb *b = &w.r.seat.tcb
     cdef int kind = timer_needed(w.e, w.r, w.c)
     if kind == b.timer and not w.restart and (kind != TIMER_KEEPALIVE or b.retries != 0):
@@ -92,7 +93,8 @@ cdef void settle(Work *w) noexcept nogil:
         b.timer = <unsigned char>kind
         b.retries = 0
         w.c.backoff = 0
-    if kind != TIMER_NONE:      # else the wheel's entry lapses: taking it out would cost more than a look when it is due
+    # Where none is needed the wheel's entry lapses: taking it out would cost more than a look when it is due.
+    if kind != TIMER_NONE:
         store_arm_ns(&w.e.engine.table, w.row, _deadline(w, kind))
 
 
@@ -140,8 +142,8 @@ cdef void _sample(Work *w, uint32_t rtt_us) noexcept nogil:
 
 
 cdef void measure(Work *w, seq_t ack) noexcept nogil:
-    """`ack` is new: what does it tell of the round trip? Karn's rule: nothing, if the segment was sent twice, unless the
-    peer's echo of our timestamp says which of them arrived (RFC 6298 section 3)."""
+    """`ack` is new: what does it tell of the round trip? Karn's rule: nothing, if the segment was sent twice, unless
+    the peer's echo of our timestamp says which of them arrived (RFC 6298 section 3)."""
     cdef uint32_t ticks
     cdef uint64_t us
     if w.r.aux & TCB_TIMED:

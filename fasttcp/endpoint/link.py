@@ -1,14 +1,16 @@
-"""A simulated link between endpoint tables: it delays, loses, repeats and reorders, by a random source that is passed in.
+"""A simulated link between endpoint tables: it delays, loses, repeats and reorders, by a random source that is passed
+in.
 
-It moves segments and time, nothing else: no state of TCP, no payload, no clock of its own but the one it was started with.
+It moves segments and time, nothing else: no state of TCP, no payload, no clock of its own but the one it was started
+with.
 
     a.take_output() --> +--------------------- link ---------------------+ --> b.receive()
     a.receive()     <-- |   delay, loss, repetition       tap at `tap`   | <-- b.take_output()
                         +------------------------------------------------+
 
-Each segment that enters gets a delay of its own; where delays differ, segments overtake each other. A lost one is lost at
-some point of its way, so a tap in the middle sees some that never arrive, as a real one does. What passes the tap is
-yielded in the order of the wire, with the time it passed: the input of an observer table.
+Each segment that enters gets a delay of its own; where delays differ, segments overtake each other. A lost one is
+lost at some point of its way, so a tap in the middle sees some that never arrive, as a real one does. What passes the
+tap is yielded in the order of the wire, with the time it passed: the input of an observer table.
 
 Two runs with the same tables' seeds, the same random source and the same calls are the same run.
 """
@@ -90,9 +92,9 @@ class Link:
     def run(self, until_ns: int | None = None) -> Iterator[SegmentBatch]:
         """Let it happen, up to `until_ns` or until nothing is on its way and no timer runs.
 
-        Yields what passes the tap, in the order of the wire, time_ns being the time it passed. Nothing happens until the
-        first batch is asked for; `settle()` drains it. Without `until_ns` a connection that keeps a timer for ever
-        (keepalive with a peer that answers) runs for ever.
+        Yields what passes the tap, in the order of the wire, time_ns being the time it passed. Nothing happens until
+        the first batch is asked for; `settle()` drains it. Without `until_ns` a connection that keeps a timer for
+        ever (keepalive with a peer that answers) runs for ever.
         """
         seen: list[bytes] = []
         self._drain()

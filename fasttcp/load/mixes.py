@@ -38,7 +38,7 @@ MIXES = {
         Mix("reuse", "half of the 4-tuples are opened again within their TIME_WAIT", reuse=0.5),
         Mix(
             "all", "everything at once", ipv6=0.5, reset=0.2, reuse=0.2, flood=0.125, longest=100,
-        ),  # fmt: skip
+        ),
     )
 }
 

@@ -329,6 +329,6 @@ def test_mutated_captures_never_crash():
 
 
 def test_full_table_makes_room(tmp_path):
-    tracked = track([path for path in CAPTURES.glob("close_*.pcap")], max_connections=1)
+    tracked = track(list(CAPTURES.glob("close_*.pcap")), max_connections=1)
     assert len(list(tracked)) >= 4
     assert len(tracked.tracker.table) <= 1

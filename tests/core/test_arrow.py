@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import ipaddress
+import itertools
 import random
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def buffer(array, i, dtype, count):
 def texts(array):
     offsets = buffer(array, 1, "i4", array.length + 1)
     data = bytes(buffer(array, 2, "u1", offsets[-1])) if offsets[-1] else b""
-    return [data[start:end].decode() for start, end in zip(offsets, offsets[1:], strict=False)]
+    return [data[start:end].decode() for start, end in itertools.pairwise(offsets)]
 
 
 def column(schema, array):

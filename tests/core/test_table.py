@@ -223,7 +223,7 @@ def test_apply_takes_every_form_of_a_batch():
         assert list(observer().apply(form)) == expected
     assert len(observer().apply(SegmentBatch(4))) == 0
     assert len(observer().apply(b"")) == 0
-    assert list(observer().apply(array[1:]))[0]["flags"] == Verdict.NEW | Verdict.CHANGED
+    assert next(iter(observer().apply(array[1:])))["flags"] == Verdict.NEW | Verdict.CHANGED
 
 
 def test_receive_takes_every_form_of_a_segment():

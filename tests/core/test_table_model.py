@@ -384,7 +384,7 @@ class TableAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: self.living)
     @rule(data=st.data(), host=st.integers(0, 1), flags=st.sampled_from(["SYN|FIN", "SYN|RST", "PSH", "FIN"]))
     def nonsense(self, data, host, flags):
-        which, c = self.choose(data, lambda c: True)
+        which, _c = self.choose(data, lambda c: True)
         self.segment(which, host, flags, 5, 0, 0, Verdict.ILLEGAL)
 
     @rule(which=st.integers(0, len(ENDS) - 1), flags=st.sampled_from(["RST", "ACK", "ACK", "PSH"]), isn=st.integers(0, 2**32 - 1),

@@ -1,5 +1,7 @@
 """The clock that the caller hands in: never early, at most one tick late, never going back, budgets that end."""
 
+import itertools
+
 import numpy as np
 import pytest
 from table_traffic import ISN_A, ISN_B, MS, TICK, A, B, S, batch_of, clients, closing, feed, observer, opening, send
@@ -103,7 +105,7 @@ def test_budget_bounds_one_call_and_the_rest_follows():
         sizes.append(len(table))
         table.check_invariants()
     assert len(table) == 0
-    assert all(before - after == 100 for before, after in zip(sizes, sizes[1:], strict=False))
+    assert all(before - after == 100 for before, after in itertools.pairwise(sizes))
     assert 9 <= len(sizes) <= 11
 
 

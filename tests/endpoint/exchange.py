@@ -10,8 +10,8 @@
 
 A segment is: flags (S F R P A U, "-" for none), sequence number, then any of
     ack N    win N    len N    mss N    ws N    ts VALUE:ECHO    sack
-Numbers of sequence are relative to each side's ISN: ours for what we send and what the peer acknowledges, the peer's for
-the other two. The real ISNs differ hugely, and both streams wrap within the first few hundred bytes.
+Numbers of sequence are relative to each side's ISN: ours for what we send and what the peer acknowledges, the peer's
+for the other two. The real ISNs differ hugely, and both streams wrap within the first few hundred bytes.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ SECOND = 1_000_000_000
 TICK = 10_000_000
 FLAGS = {"F": 0x01, "S": 0x02, "R": 0x04, "P": 0x08, "A": 0x10, "U": 0x20}
 SEGMENT = struct.Struct("<q16s16sHHIIIIIHHHBBII")
-FIELDS = ["time_ns", "src", "dst", "sport", "dport", "seq", "ack", "payload", "tsval", "tsecr", "window", "flags", "mss", "wscale", "options", "ip_bytes", "info"]
+FIELDS = ["time_ns", "src", "dst", "sport", "dport", "seq", "ack", "payload", "tsval", "tsecr", "window", "flags"]
+FIELDS += ["mss", "wscale", "options", "ip_bytes", "info"]
 OPT_MSS, OPT_WSCALE, OPT_SACK, OPT_TIMESTAMPS = 1, 2, 4, 8
 
-OURS = 0xFFFFFF80       # our ISN: wraps after 128 bytes
-THEIRS = 0x7FFFFFC0     # the peer's: crosses the sign after 64 bytes
+OURS = 0xFFFFFF80  # our ISN: wraps after 128 bytes
+THEIRS = 0x7FFFFFC0  # the peer's: crosses the sign after 64 bytes
 
 CALL_REJECTED, CALL_NO_PORT, CALL_FULL, CALL_NO_MEMORY, CALL_BAD_LOCAL, CALL_BAD_REMOTE, CALL_TOO_MUCH = range(1, 8)
 OUT_NEW, OUT_ENDED, OUT_ESTABLISHED, OUT_ACCEPTED, OUT_DROPPED, OUT_FULL = OutcomeFlag
@@ -59,7 +60,7 @@ class Outcome:
     """What one input did; the names of core/tcb.pxd's Outcome are attributes too."""
 
     events: list[Event]
-    end: str | None         # "refused", "reset", ... where the connection ended
+    end: str | None  # "refused", "reset", ... where the connection ended
     before: State
     after: State
     told: dict
@@ -93,8 +94,18 @@ def show(record: dict, seq_from: int, ack_from: int) -> str:
 class Exchange:
     """One seat, one connection of it, and its peer."""
 
-    def __init__(self, profile="linux", *, now=1_000 * SECOND, local=LOCAL, remote=REMOTE, lport=40000, rport=443,
-                 seat=None, **changes):
+    def __init__(
+        self,
+        profile="linux",
+        *,
+        now=1_000 * SECOND,
+        local=LOCAL,
+        remote=REMOTE,
+        lport=40000,
+        rport=443,
+        seat=None,
+        **changes,
+    ):
         self.profile = find_profile(profile).replace(**changes)
         self.seat = Seat(self.profile, **(seat or {}))
         self.now = now
@@ -102,7 +113,7 @@ class Exchange:
         self.ours, self.theirs = OURS, THEIRS
         self.handle = None
         self.sent: list[dict] = []
-        self.ended: list[Outcome] = []      # connections that ended by a timer
+        self.ended: list[Outcome] = []  # connections that ended by a timer
 
     # ---- what the application does
 
@@ -153,9 +164,15 @@ class Exchange:
         """The record of a segment from the peer, in the language of this file."""
         words = text.split()
         record = {
-            "time_ns": self.now, "src": self.remote, "dst": self.local, "sport": self.rport, "dport": self.lport,
+            "time_ns": self.now,
+            "src": self.remote,
+            "dst": self.local,
+            "sport": self.rport,
+            "dport": self.lport,
             "flags": 0 if words[0] == "-" else sum(FLAGS[letter] for letter in words[0]),
-            "seq": (int(words[1]) + self.theirs) % 2**32, "window": 65535, "options": 0,
+            "seq": (int(words[1]) + self.theirs) % 2**32,
+            "window": 65535,
+            "options": 0,
         }
         rest = iter(words[2:])
         for word in rest:
@@ -220,12 +237,14 @@ class Exchange:
     # ---- time
 
     def wait(self, seconds: float) -> list[tuple[float, str]]:
-        """Let time pass, stopping at each deadline as a driver would. What was sent meanwhile, as (seconds, segment), is
-        taken out of the queue; ends of connections go to `ended`."""
+        """Let time pass, stopping at each deadline as a driver would. What was sent meanwhile, as (seconds, segment),
+        is taken out of the queue; ends of connections go to `ended`."""
         start, end = self.now, self.now + round(seconds * SECOND)
         happened, told = [], None
         while True:
-            due = [fields["deadline_ns"] for fields in map(self.seat.fields, self.seat.handles()) if fields["deadline_ns"]]
+            due = [
+                fields["deadline_ns"] for fields in map(self.seat.fields, self.seat.handles()) if fields["deadline_ns"]
+            ]
             # One that was past due when it was armed fires with the next tick.
             self.now = min(max(self.now + TICK if told == [] else self.now, min([*due, end])), end)
             told, done = self.seat.advance(self.now)
@@ -234,7 +253,9 @@ class Exchange:
                 result = self._after(one)
                 if result.end is not None:
                     self.ended.append(result)
-            happened += [(round((self.now - start) / SECOND, 2), show(one, self.ours, self.theirs)) for one in self.sent]
+            happened += [
+                (round((self.now - start) / SECOND, 2), show(one, self.ours, self.theirs)) for one in self.sent
+            ]
             self.sent.clear()
             if self.now >= end and not told:
                 return happened

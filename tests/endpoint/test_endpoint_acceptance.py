@@ -1,4 +1,5 @@
-"""What synchronized states take, doubt and drop: sequence numbers, RST, SYN, ACK, timestamps, and the limit on answers."""
+"""What synchronized states take, doubt and drop: sequence numbers, RST, SYN, ACK, timestamps, and the limit on
+answers."""
 
 import pytest
 from exchange import OURS, SECOND, THEIRS, Exchange
@@ -24,8 +25,16 @@ def test_case_15_four_cases_with_an_open_window(profile, state):
     x = Exchange(profile).in_state(state)
     rcv, nxt, wnd = parts(x)
     cases = [  # offset of SEQ from RCV.NXT, length, acceptable
-        (0, 0, True), (wnd - 1, 0, True), (-1, 0, False), (wnd, 0, False), (1 << 31, 0, False),
-        (-10, 10, False), (-10, 11, True), (wnd - 1, 10, True), (wnd, 1, False), (-(1 << 30), 100, False),
+        (0, 0, True),
+        (wnd - 1, 0, True),
+        (-1, 0, False),
+        (wnd, 0, False),
+        (1 << 31, 0, False),
+        (-10, 10, False),
+        (-10, 11, True),
+        (wnd - 1, 10, True),
+        (wnd, 1, False),
+        (-(1 << 30), 100, False),
     ]
     for offset, length, acceptable in cases:
         x = Exchange(profile).in_state(state)
@@ -61,7 +70,7 @@ def test_case_15_the_ack_of_a_window_probe_counts():
     x.sends("A 51 ack 1001 win 0")
     assert x.gets("A 1001 ack 51 len 1").events == [Event.RCV_ACK, Event.RCV_UNACCEPTABLE]
     assert x.una() == 51
-    assert x.gets("R 1001").end == "reset"              # RSTs are looked at with a shut window too
+    assert x.gets("R 1001").end == "reset"  # RSTs are looked at with a shut window too
 
 
 @pytest.mark.parametrize("state", SYNCHRONIZED)
@@ -90,7 +99,7 @@ def test_case_16_every_comparison_holds_through_the_wrap(profile, ours, theirs):
     for n in range(5):
         x.send(1000)
         x.sends(f"A {1 + 1000 * n} ack {1 + 300 * n} len 1000")
-        x.gets(f"A {1 + 300 * n} ack {1 + 1000 * n} len 300")       # their data, before they see ours
+        x.gets(f"A {1 + 300 * n} ack {1 + 1000 * n} len 300")  # their data, before they see ours
         x.sends(f"A {1001 + 1000 * n} ack {301 + 300 * n}")
         x.gets(f"A {301 + 300 * n} ack {1001 + 1000 * n}")
         assert (x.una(), x.rcv()) == (1001 + 1000 * n, 301 + 300 * n)
@@ -161,7 +170,7 @@ def test_case_18_reset_at_rcv_nxt(profile, state):
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("state", (State.SYN_RCVD, *SYNCHRONIZED))
+@pytest.mark.parametrize("state", [State.SYN_RCVD, *SYNCHRONIZED])
 def test_case_19_reset_in_the_window_is_challenged(profile, state):
     for offset in (1, 1000, 65534):
         x = Exchange(profile, tcp_rfc1337=False).in_state(state)
@@ -169,7 +178,7 @@ def test_case_19_reset_in_the_window_is_challenged(profile, state):
         assert x.gets(f"R {rcv + offset}").events == [Event.RCV_RST_SUSPECT]
         x.sends(f"A {nxt} ack {rcv}")
         assert x.state == state
-        assert x.gets(f"R {rcv}").end                   # the answer of a true peer to the challenge
+        assert x.gets(f"R {rcv}").end  # the answer of a true peer to the challenge
 
 
 def test_case_19_without_rfc_5961_any_reset_in_the_window_is_believed():
@@ -246,12 +255,12 @@ def test_case_22_ack_of_what_was_never_sent(profile, state):
 
 def test_case_22_ack_that_is_too_old():
     x = Exchange().established(window=5000)
-    x.gets("A 1 ack 1 win 2000")                        # MAX.SND.WND stays 5000
+    x.gets("A 1 ack 1 win 2000")  # MAX.SND.WND stays 5000
     assert x.snd_max_wnd == 5000
     x.send(2000)
     x.sent.clear()
     x.gets("A 1 ack 2001 win 2000")
-    assert x.gets("A 1 ack -2999 len 10").events == [Event.RCV_ACK, Event.RCV_DATA]      # just within
+    assert x.gets("A 1 ack -2999 len 10").events == [Event.RCV_ACK, Event.RCV_DATA]  # just within
     x.sends("A 2001 ack 11")
     assert x.una() == 2001
     assert x.gets("A 11 ack -3000 len 10").events == [Event.RCV_ACK_SUSPECT]
@@ -340,7 +349,7 @@ TS = "mss 1460 ts 1000:0"
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("state", (State.SYN_RCVD, *SYNCHRONIZED))
+@pytest.mark.parametrize("state", [State.SYN_RCVD, *SYNCHRONIZED])
 def test_case_24_an_old_timestamp_is_answered_and_dropped(profile, state):
     x = Exchange(profile).in_state(state, options=TS)
     rcv, nxt, _ = parts(x)
@@ -375,7 +384,7 @@ def test_case_24_a_stored_timestamp_becomes_void(profile, days):
 
 def test_ts_recent_follows_only_what_reaches_the_left_edge():
     x = Exchange().established(options=TS)
-    x.gets("A 101 ack 1 len 100 ts 2000:0")             # beyond a hole (RFC 7323 section 4.3)
+    x.gets("A 101 ack 1 len 100 ts 2000:0")  # beyond a hole (RFC 7323 section 4.3)
     assert x.ts_recent == 1000
     x.gets("A 1 ack 1 len 100 ts 1500:0")
     assert x.ts_recent == 1500

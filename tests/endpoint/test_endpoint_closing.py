@@ -1,5 +1,7 @@
 """ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT, CLOSING, LAST_ACK: from a connection to its end."""
 
+from itertools import pairwise
+
 import pytest
 from exchange import SECOND, Exchange
 
@@ -27,7 +29,7 @@ def test_case_25_the_fin_goes_behind_the_data():
     x.sends("A 1 ack 1 len 536")
     x.close()
     assert x.state == State.FIN_WAIT_1
-    x.quiet()                                           # 464 bytes of window are no full segment, and an ACK is to come
+    x.quiet()  # 464 bytes of window are no full segment, and an ACK is to come
     x.gets("A 1 ack 537 win 1000")
     x.sends("A 537 ack 1 len 536")
     x.sends("FA 1073 ack 1 len 428")
@@ -38,7 +40,7 @@ def test_case_26_fin():
     x = Exchange().established()
     assert x.gets("FA 1 ack 1 len 10").events == [Event.RCV_ACK, Event.RCV_DATA, Event.RCV_FIN]
     x.sends("A 1 ack 12")
-    x.quiet()                                           # one ACK, not one for each
+    x.quiet()  # one ACK, not one for each
     assert x.state == State.CLOSE_WAIT
 
 
@@ -61,7 +63,7 @@ def test_case_26_a_fin_beyond_a_hole_waits(profile):
 def test_case_26_a_bare_fin_beyond_a_hole_waits_and_is_answered():
     x = Exchange().established()
     assert Event.RCV_FIN not in x.gets("FA 101 ack 1").events
-    x.sends("A 1 ack 1")                                # a duplicate ACK: the peer learns of the hole
+    x.sends("A 1 ack 1")  # a duplicate ACK: the peer learns of the hole
     assert x.gets("A 1 ack 1 len 100").after == State.CLOSE_WAIT
     x.sends("A 1 ack 102")
 
@@ -169,7 +171,7 @@ def test_case_33_only_orphans_are_timed():
     x = Exchange("linux").in_state(State.FIN_WAIT_2)
     x.wait(1_000_000)
     assert x.state == State.FIN_WAIT_2
-    x.close(half=False)                                 # the application lets go of the receiving direction too
+    x.close(half=False)  # the application lets go of the receiving direction too
     x.quiet()
     x.wait(61)
     assert [one.end for one in x.ended] == ["timeout"]
@@ -231,7 +233,7 @@ def test_case_34_old_data_after_a_full_close_is_only_acknowledged():
     x.gets("A 1 ack 1 len 100")
     x.close(half=False)
     x.sent.clear()
-    x.gets("A 1 ack 2 len 100")                         # sent again, since our ACK was lost
+    x.gets("A 1 ack 2 len 100")  # sent again, since our ACK was lost
     assert x.state == State.FIN_WAIT_1
     x.sends("A 2 ack 101")
 
@@ -241,7 +243,7 @@ def test_case_34_old_data_after_a_full_close_is_only_acknowledged():
 
 def test_case_35_close_in_close_wait():
     x = Exchange().in_state(State.CLOSE_WAIT)
-    x.send(10)                                          # our direction is still open
+    x.send(10)  # our direction is still open
     x.sends("A 1 ack 2 len 10")
     assert x.close().after == State.LAST_ACK
     x.sends("FA 11 ack 2")
@@ -261,7 +263,7 @@ def test_case_36_ack_of_our_fin_in_last_ack(profile):
 def test_case_37_the_peers_fin_again(profile, state):
     x = Exchange(profile).in_state(state)
     nxt = x.nxt()
-    for _ in range(3):                                  # never limited: the peer waits for it
+    for _ in range(3):  # never limited: the peer waits for it
         assert x.gets("FA 1 ack 1").events == [Event.RCV_ACK, Event.RCV_FIN_AGAIN]
         x.sends(f"A {nxt} ack 2")
         x.quiet()
@@ -297,7 +299,7 @@ def test_case_39_our_fin_is_never_acknowledged(profile, orphan, retries, state):
     assert [text for _, text in happened] == [f"FA 1 ack {acked}"] * retries
     assert [one.end for one in x.ended] == ["timeout"]
     times = [0.0, *(at for at, _ in happened)]
-    waits = [round(b - a, 2) for a, b in zip(times, times[1:], strict=False)]
+    waits = [round(b - a, 2) for a, b in pairwise(times)]
     first = x.profile.rto_min_ns / SECOND
     most = x.profile.rto_max_ns / SECOND
     expected = [min(first * 2**k, most) for k in range(retries)]
@@ -325,12 +327,12 @@ def test_too_many_orphans_are_reset():
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("state", (State.SYN_RCVD, *SYNCHRONIZED))
+@pytest.mark.parametrize("state", [State.SYN_RCVD, *SYNCHRONIZED])
 def test_case_47_abort(profile, state):
     x = Exchange(profile).in_state(state)
     nxt = x.nxt()
     assert x.abort().end == "aborted"
-    if state not in (State.CLOSING, State.LAST_ACK, State.TIME_WAIT):   # both directions are over there (section 3.10.5)
+    if state not in (State.CLOSING, State.LAST_ACK, State.TIME_WAIT):  # both directions are over there (section 3.10.5)
         x.sends(f"R {nxt}")
     x.quiet()
     assert len(x.seat) == 0
@@ -341,7 +343,7 @@ def test_what_is_closed_cannot_be_closed_or_sent_on(state):
     x = Exchange().in_state(state)
     assert x.refuses("close", x.handle, True, x.now) == "connection closing"
     assert x.refuses("send", x.handle, 1, x.now) == "connection closing"
-    x.close(half=False)                                 # letting go of the rest is no second CLOSE
+    x.close(half=False)  # letting go of the rest is no second CLOSE
     assert x.state == state
     if state != State.TIME_WAIT:
         assert x.seat.counts()["orphans"] == 1

@@ -1,5 +1,7 @@
 """Data: windows, holes, retransmission, probes, keepalive."""
 
+from itertools import pairwise
+
 import pytest
 from exchange import CALL_TOO_MUCH, SECOND, TICK, Exchange
 
@@ -32,7 +34,7 @@ def test_the_peers_window_is_the_limit():
     x.send(5000)
     x.sends("A 1 ack 1 len 1000")
     x.sends("A 1001 ack 1 len 1000")
-    x.quiet()                                           # 500 are left: no full segment while an ACK is to come
+    x.quiet()  # 500 are left: no full segment while an ACK is to come
     x.gets("A 1 ack 1001 win 2500")
     x.sends("A 2001 ack 1 len 1000")
     x.quiet()
@@ -52,7 +54,7 @@ def test_an_old_segment_does_not_set_the_window():
     x = Exchange().established(window=1000)
     x.gets("A 101 ack 1 len 10 win 500")
     assert x.snd_wnd == 500
-    x.gets("A 1 ack 1 len 10 win 9000")                 # older by its SEQ (SND.WL1)
+    x.gets("A 1 ack 1 len 10 win 9000")  # older by its SEQ (SND.WL1)
     assert x.snd_wnd == 500
 
 
@@ -99,10 +101,10 @@ def test_runs_are_joined_and_the_furthest_is_dropped():
     x.gets("A 501 ack 1 len 100")
     x.gets("A 301 ack 1 len 100")
     assert [((a - x.theirs) % 2**32, (b - x.theirs) % 2**32) for a, b in x.ahead] == [(301, 401), (501, 601)]
-    x.gets("A 101 ack 1 len 100")                       # a third one: the furthest goes
+    x.gets("A 101 ack 1 len 100")  # a third one: the furthest goes
     assert x.seat.counts()["run_dropped"] == 1
     assert [((a - x.theirs) % 2**32, (b - x.theirs) % 2**32) for a, b in x.ahead] == [(101, 201), (301, 401)]
-    x.gets("A 151 ack 1 len 200")                       # it touches both
+    x.gets("A 151 ack 1 len 200")  # it touches both
     assert [((a - x.theirs) % 2**32, (b - x.theirs) % 2**32) for a, b in x.ahead] == [(101, 401)]
     assert x.gets("A 1 ack 1 len 100").delivered == 400
 
@@ -150,7 +152,7 @@ def test_one_run_is_sent_again_with_back_off_until_the_limit(profile, retries, s
     assert len(happened) == retries and {text[:3] for _, text in happened} == {"PA "}
     assert [one.end for one in x.ended] == ["timeout"]
     first, most = x.profile.rto_min_ns / SECOND, x.profile.rto_max_ns / SECOND
-    waits = [b - a for (a, _), (b, _) in zip(happened, happened[1:], strict=False)]
+    waits = [b - a for (a, _), (b, _) in pairwise(happened)]
     for n, wait in enumerate(waits):
         assert -1e-6 <= wait - min(first * 2 ** (n + 1), most) <= 0.011
 
@@ -175,7 +177,7 @@ def test_an_ack_restarts_the_timer_and_ends_the_back_off():
     assert [at for at, _ in x.wait(3.5)] == [1.0, 3.0]
     assert x.backoff == 2
     x.gets("A 1 ack 1001")
-    x.sends("A 1001 ack 1 len 1000")                    # lost too, as far as anybody knows
+    x.sends("A 1001 ack 1 len 1000")  # lost too, as far as anybody knows
     assert (x.backoff, x.retries) == (0, 0)
     x.quiet()
     x.gets("A 1 ack 2001")
@@ -190,7 +192,7 @@ def test_the_first_unacknowledged_segment_is_what_is_sent_again():
     x.gets("A 1 ack 501")
     assert x.wait(0.21) == [(0.2, "A 501 ack 1 len 1000")]
     x.gets("A 1 ack 1501")
-    x.sends("FA 1501 ack 1 len 1000")                   # the FIN that followed the run is sent again with its end
+    x.sends("FA 1501 ack 1 len 1000")  # the FIN that followed the run is sent again with its end
     x.quiet()
     assert x.gets("A 1 ack 2502").after == State.FIN_WAIT_2
 
@@ -234,13 +236,13 @@ def test_karn_a_segment_sent_twice_tells_nothing():
 
 def test_timestamps_tell_which_copy_arrived():
     x = Exchange(tcp_timestamps=2).established(options="ts 5:0")
-    x.now += SECOND                                     # an echo of 0 says nothing
+    x.now += SECOND  # an echo of 0 says nothing
     x.send(10)
     first = x.sent.pop()
     x.wait(0.25)
     x.now += SECOND
     x.gets(f"A 1 ack 11 ts 6:{first['tsval']}")
-    assert x.srtt_us > 100_000                          # an eighth of 1.25 s
+    assert x.srtt_us > 100_000  # an eighth of 1.25 s
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -248,7 +250,7 @@ def test_after_a_lost_syn_the_rto_is_three_seconds(profile):
     x = Exchange(profile, tcp_syn_linear_timeouts=0, tcp_timestamps=0).in_state(State.SYN_SENT)
     x.wait(1.5)
     x.gets("SA 0 ack 1")
-    assert x.rto_us == 3_000_000                        # RFC 6298 section 5.7
+    assert x.rto_us == 3_000_000  # RFC 6298 section 5.7
 
 
 # ---- a shut window ---------------------------------------------------------------------------------------------------
@@ -265,7 +267,7 @@ def test_a_shut_window_is_probed_with_back_off(profile):
     assert [text for _, text in happened] == ["A 0 ack 1"] * 3
     assert [at for at, _ in happened] == pytest.approx([first, 3 * first, 7 * first], abs=0.035)
     x.gets("A 1 ack 1 win 0")
-    assert x.retries == 0                               # the peer lives
+    assert x.retries == 0  # the peer lives
     assert x.gets("A 1 ack 1 win 1000").events == [Event.RCV_ACK]
     x.sends("A 1 ack 1 len 100")
     assert x.timer == 1
@@ -329,7 +331,7 @@ def test_case_48_off_unless_asked_for():
     assert x.wait(1_000_000) == [] and x.timer == 0
     x.seat.keepalive(x.handle, True, x.now)
     assert x.timer == 3
-    assert len(x.wait(10)) == 1                         # idle long enough already
+    assert len(x.wait(10)) == 1  # idle long enough already
     x.seat.keepalive(x.handle, False, x.now)
     assert x.wait(1_000_000) == [] and x.state == State.ESTABLISHED
 

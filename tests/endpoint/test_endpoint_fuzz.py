@@ -13,10 +13,17 @@ from fasttcp.profiles import profile as find_profile
 from fasttcp.spec import EVENTS, TRANSITIONS, Action, Event, State
 
 F, S, R, P, A = 1, 2, 4, 8, 16
-LIKELY_FLAGS = [A] * 8 + [A | P] * 4 + [F | A] * 5 + [S] * 4 + [S | A] * 3 + [R, R | A] * 2 + [F, 0, S | F, R | S, P, 63]
+LIKELY_FLAGS = (
+    [A] * 8 + [A | P] * 4 + [F | A] * 5 + [S] * 4 + [S | A] * 3 + [R, R | A] * 2 + [F, 0, S | F, R | S, P, 63]
+)
 SETTINGS = [
-    {}, {"tcp_syncookies": 2}, {"tcp_tw_reuse": 1, "so_keepalive": True}, {"rfc5961": False, "time_wait_syn_reopens": "never"}, {"tcp_max_tw_buckets": 0},
-    {"tcp_max_orphans": 1, "tcp_max_syn_backlog": 2, "tcp_abort_on_overflow": True}, {"rcv_wnd": 700, "tcp_timestamps": 0},
+    {},
+    {"tcp_syncookies": 2},
+    {"tcp_tw_reuse": 1, "so_keepalive": True},
+    {"rfc5961": False, "time_wait_syn_reopens": "never"},
+    {"tcp_max_tw_buckets": 0},
+    {"tcp_max_orphans": 1, "tcp_max_syn_backlog": 2, "tcp_abort_on_overflow": True},
+    {"rcv_wnd": 700, "tcp_timestamps": 0},
 ]
 PORTS = (50000, 50003)
 
@@ -31,23 +38,39 @@ def random_segment(rng, seat):
     una, nxt = (fields["snd_una"], fields["snd_nxt"]) if fields else (rng.getrandbits(32), rng.getrandbits(32))
     irs = fields["irs"] if fields else 0
     recent = fields["ts_recent"] if fields else 0
-    if rng.random() < 0.04:          # the peer's FIN once more, if it was its last word
+    if rng.random() < 0.04:  # the peer's FIN once more, if it was its last word
         return pack(
-            src=REMOTE, dst=LOCAL, sport=fields["rport"] if fields else 443, dport=fields["lport"] if fields else 80,
-            seq=(rcv - 1) % 2**32, ack=una, flags=F | A, options=8, tsval=recent, window=1000,
+            src=REMOTE,
+            dst=LOCAL,
+            sport=fields["rport"] if fields else 443,
+            dport=fields["lport"] if fields else 80,
+            seq=(rcv - 1) % 2**32,
+            ack=una,
+            flags=F | A,
+            options=8,
+            tsval=recent,
+            window=1000,
         )
     options = rng.choice([0, 0, 1, 8, 8, 15, 15])
     return pack(
-        src=REMOTE, dst=LOCAL,
+        src=REMOTE,
+        dst=LOCAL,
         sport=rng.choice((443, 444)) if fields is None or listening else fields["rport"],
         dport=rng.choice((*PORTS, 80)) if fields is None else fields["lport"],
-        seq=rng.choice((rcv, rcv, rcv, rcv + 1, rcv - 1, irs, rcv + wnd - 1, rcv + wnd, rcv + 100, rcv + 300, rng.getrandbits(32)))
+        seq=rng.choice(
+            (rcv, rcv, rcv, rcv + 1, rcv - 1, irs, rcv + wnd - 1, rcv + wnd, rcv + 100, rcv + 300, rng.getrandbits(32))
+        )
         % 2**32,
-        ack=rng.choice((una, nxt, nxt, nxt, nxt + 1, una + 1, una - 1, una - 70000, nxt - 1, rng.getrandbits(32))) % 2**32,
+        ack=rng.choice((una, nxt, nxt, nxt, nxt + 1, una + 1, una - 1, una - 70000, nxt - 1, rng.getrandbits(32)))
+        % 2**32,
         flags=rng.choice(LIKELY_FLAGS) if rng.random() < 0.97 else rng.getrandbits(9),
         payload=rng.choice((0, 0, 0, 1, 100, 200, 1460, 70000)),
-        window=rng.choice((0, 1, 500, 65535)), options=options, mss=rng.choice((0, 536, 1460)), wscale=rng.choice((0, 7, 15)),
-        tsval=(recent + rng.choice((0, 0, 1, 5, -1, 1 << 31))) % 2**32, tsecr=rng.getrandbits(8),
+        window=rng.choice((0, 1, 500, 65535)),
+        options=options,
+        mss=rng.choice((0, 536, 1460)),
+        wscale=rng.choice((0, 7, 15)),
+        tsval=(recent + rng.choice((0, 0, 1, 5, -1, 1 << 31))) % 2**32,
+        tsecr=rng.getrandbits(8),
     )
 
 
@@ -95,7 +118,11 @@ def test_random_inputs_break_nothing(name, setting):
     profile = find_profile(name).replace(ip_local_port_range=PORTS, **SETTINGS[setting])
     for seed in range(10):
         seat = Seat(
-            profile, rows=rng.choice((4, 12)), seed=seed, evict=rng.random() < 0.5, auto_read=rng.random() < 0.5,
+            profile,
+            rows=rng.choice((4, 12)),
+            seed=seed,
+            evict=rng.random() < 0.5,
+            auto_read=rng.random() < 0.5,
             auto_accept=rng.random() < 0.5,
         )
         now = rng.choice((0, -5 * SECOND, 1 << 60))
@@ -125,10 +152,14 @@ def endpoint_cells():
     """The cells of the machine that an endpoint can meet on a row: not a tap's, not those of a refused call."""
     beyond = {Event.TIMEOUT_IDLE, Event.REPLACED, Event.RCV_SYN_COOKIE}
     cells = {
-        (state, event) for (state, event), row in TRANSITIONS.items()
-        if EVENTS[event].kind != "tap" and event not in beyond and not row.actions & Action.REJECT and state != State.CLOSED
+        (state, event)
+        for (state, event), row in TRANSITIONS.items()
+        if EVENTS[event].kind != "tap"
+        and event not in beyond
+        and not row.actions & Action.REJECT
+        and state != State.CLOSED
     }
-    cells -= {(State.LISTEN, Event.SEND)}               # a listener names no remote socket here: SEND_UNSPECIFIED
+    cells -= {(State.LISTEN, Event.SEND)}  # a listener names no remote socket here: SEND_UNSPECIFIED
     return cells
 
 
@@ -140,8 +171,13 @@ def test_every_cell_that_an_endpoint_can_meet_is_met():
         setting = SETTINGS[turn % len(SETTINGS)]
         profile = find_profile(rng.choice(("linux", "bsd", "rfc9293"))).replace(ip_local_port_range=PORTS, **setting)
         seat = Seat(
-            profile, rows=rng.choice((3, 8)), seed=turn, evict=turn % 2 == 0, auto_read=rng.random() < 0.5,
-            auto_accept=rng.random() < 0.5, trace=1 << 14,
+            profile,
+            rows=rng.choice((3, 8)),
+            seed=turn,
+            evict=turn % 2 == 0,
+            auto_read=rng.random() < 0.5,
+            auto_accept=rng.random() < 0.5,
+            trace=1 << 14,
         )
         now = 0
         for _ in range(300):
@@ -151,7 +187,8 @@ def test_every_cell_that_an_endpoint_can_meet_is_met():
         met |= {(State(state), Event(event)) for state, event in seat.steps()}
     assert met <= set(TRANSITIONS)
     rare = {  # the shortest way there is a test of its own in the other modules
-        (state, event) for state, event in endpoint_cells() - met
+        (state, event)
+        for state, event in endpoint_cells() - met
         if event in (Event.EVICTED, Event.OPEN_REUSE, Event.GIVE_UP, Event.RCV_COOKIE_ACK, Event.RCV_ACK_DROPPED)
     }
     assert endpoint_cells() - met - rare == set()

@@ -33,9 +33,15 @@ def drain(x):
 # ---- case 14: the backlog --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("backlog", "changes", "room"), [
-    (3, {}, 3), (100, {"tcp_max_syn_backlog": 4}, 4), (100, {"somaxconn": 5}, 5), (0, {}, 1),
-])
+@pytest.mark.parametrize(
+    ("backlog", "changes", "room"),
+    [
+        (3, {}, 3),
+        (100, {"tcp_max_syn_backlog": 4}, 4),
+        (100, {"somaxconn": 5}, 5),
+        (0, {}, 1),
+    ],
+)
 def test_case_14_a_full_backlog_drops_and_counts(backlog, changes, room):
     x = Exchange(tcp_syncookies=0, **changes)
     listener = x.listen(backlog)
@@ -98,7 +104,7 @@ def test_case_14_a_cookie_keeps_no_row_and_gives_everything_back(syn, address):
     if ts:
         assert (got["local_shift"], got["remote_shift"]) == (want["local_shift"], want["remote_shift"])
     else:
-        assert (got["local_shift"], got["remote_shift"]) == (0, 0)     # nothing could carry them
+        assert (got["local_shift"], got["remote_shift"]) == (0, 0)  # nothing could carry them
     assert got["snd_wnd"] == 200 << got["remote_shift"]
     assert x.state == State.ESTABLISHED
 
@@ -117,9 +123,16 @@ def cookie_exchange(**changes):
     return x
 
 
-@pytest.mark.parametrize("wrong", [
-    {"ack": 12345}, {"sport": 9}, {"src": ip4("192.0.2.8")}, {"seq": 99}, {"dport": 40000, "sport": 444},
-])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ack": 12345},
+        {"sport": 9},
+        {"src": ip4("192.0.2.8")},
+        {"seq": 99},
+        {"dport": 40000, "sport": 444},
+    ],
+)
 def test_case_14_a_wrong_cookie_is_reset(wrong):
     x = cookie_exchange()
     result = x.gets("A 1 ack 1", **wrong)
@@ -147,7 +160,7 @@ def test_case_14_no_cookie_is_believed_that_nobody_sent():
     other = Exchange(tcp_syncookies=2)
     other.listen()
     other.ours = x.ours
-    assert other.gets("A 1 ack 1").events == [Event.RCV_BAD_ACK]        # this listener sent none
+    assert other.gets("A 1 ack 1").events == [Event.RCV_BAD_ACK]  # this listener sent none
     assert other.seat.counts()["cookies_failed"] == 0
 
 
@@ -177,7 +190,7 @@ def test_connections_wait_to_be_accepted_in_order():
 def test_a_full_accept_queue(abort, events):
     x, listener = accepting(tcp_abort_on_overflow=abort)
     x.rport = 3
-    x.gets("S 0")                                       # half-open before the queue fills
+    x.gets("S 0")  # half-open before the queue fills
     late = x.handle
     connect(x, 1)
     connect(x, 2)
@@ -235,7 +248,7 @@ def test_every_port_of_the_range_once():
     ports, answer = opened(x, 101)
     assert (sorted(ports), answer) == (list(range(5000, 5100)), CALL_NO_PORT)
     assert (x.seat.counts()["ports_exhausted"], len(x.seat)) == (1, 100)
-    assert opened(x, 100, rport=444)[1] == 0            # another remote port: a range of its own
+    assert opened(x, 100, rport=444)[1] == 0  # another remote port: a range of its own
     assert opened(x, 100, remote=ip4("192.0.2.8"))[1] == 0
 
 
@@ -261,7 +274,7 @@ def test_the_order_of_ports_is_secret_and_reproducible():
 
     assert order(1) == order(1) != order(2)
     x = Exchange(ip_local_port_range=(5000, 5999))
-    assert len({opened(x, 1, rport=port)[0][0] for port in range(400, 420)}) > 15     # offsets differ by destination
+    assert len({opened(x, 1, rport=port)[0][0] for port in range(400, 420)}) > 15  # offsets differ by destination
 
 
 # ---- rows and output -------------------------------------------------------------------------------------------------
@@ -285,7 +298,7 @@ def test_a_full_table_that_evicts():
     first = x.handle
     flood(x, 1)
     flood(x, 1, first=11000)
-    assert first not in x.seat and listener in x.seat   # TIME_WAIT goes first, a listener never
+    assert first not in x.seat and listener in x.seat  # TIME_WAIT goes first, a listener never
     flood(x, 5, first=12000)
     assert (len(x.seat), x.seat.counts()["evicted"]) == (3, 6)
     assert x.seat.listener(listener)["half_open"] == 2
@@ -298,7 +311,7 @@ def test_a_full_output_queue_is_loss_and_nothing_worse():
     assert x.seat.counts()["output_full"] == 8 and x.seat.counts()["output"] == 2
     x._after(told)
     drain(x)
-    assert x.nxt() == 5001                              # as if sent and lost
+    assert x.nxt() == 5001  # as if sent and lost
     assert x.wait(0.21) == [(0.2, "A 1 ack 1 len 536")]
 
 
@@ -317,8 +330,8 @@ def test_output_keeps_its_order_over_many_chunks():
 
 
 def test_siphash_is_siphash():
-    """The test value of the paper's appendix A needs 15 bytes; of whole words, the reference implementation's vectors for
-    messages of 0, 8 and 16 bytes 00 01 02 ..., under the key 00 01 ... 0f."""
+    """The test value of the paper's appendix A needs 15 bytes; of whole words, the reference implementation's vectors
+    for messages of 0, 8 and 16 bytes 00 01 02 ..., under the key 00 01 ... 0f."""
     key = [int.from_bytes(bytes(range(at, at + 8)), "little") for at in (0, 8)]
     word = [int.from_bytes(bytes(range(at, at + 8)), "little") for at in (0, 8)]
     vectors = [0x726FDB47DD0E0E31, 0x93F5F5799A932462, 0x3F2ACC7F57C29BDB]
@@ -328,13 +341,13 @@ def test_siphash_is_siphash():
 def test_initial_sequence_numbers_depend_on_tuple_secret_and_clock():
     def isn(seed=1, lport=1000, now=0):
         x = Exchange(now=SECOND, seat={"seed": seed})
-        x.seat.listen(LOCAL, 1, 1, SECOND)              # the clock of the table begins here
+        x.seat.listen(LOCAL, 1, 1, SECOND)  # the clock of the table begins here
         x.seat.advance(SECOND + now)
         return x.seat.isn(LOCAL, lport, REMOTE, 80)
 
     assert isn() == isn()
     assert len({isn(), isn(seed=2), isn(lport=1001)}) == 3
-    assert (isn(now=640) - isn()) % 2**32 == 10         # linux: 64 ns
+    assert (isn(now=640) - isn()) % 2**32 == 10  # linux: 64 ns
     assert len({isn(lport=port) >> 20 for port in range(1000)}) > 800
 
 

@@ -47,7 +47,9 @@ def test_case_01_closed_answers_with_a_reset(profile):
     x.gets("F 5 len 7")
     x.gets("P 70 len 100")
     assert replies(x) == [
-        (RST_ACK, 0, after + 1), (RST_ACK, 0, after + 8), (RST_ACK, 0, (THEIRS + 170) % 2**32),
+        (RST_ACK, 0, after + 1),
+        (RST_ACK, 0, after + 8),
+        (RST_ACK, 0, (THEIRS + 170) % 2**32),
     ]
     assert len(x.seat) == 0
 
@@ -123,7 +125,7 @@ def test_listener_for_any_address_and_the_exact_one_first():
     assert x.seat.listener(here)["half_open"] == 1
     x.gets("S 0", dst=ip4("10.0.0.2"))
     assert (x.seat.listener(here)["half_open"], x.seat.listener(anywhere)["half_open"]) == (1, 1)
-    x.gets("S 0", dst=bytes(15) + b"\x01", src=bytes(15) + b"\x01")      # IPv6: nobody listens
+    x.gets("S 0", dst=bytes(15) + b"\x01", src=bytes(15) + b"\x01")  # IPv6: nobody listens
     assert replies(x)[2][0] == RST_ACK
 
 
@@ -220,7 +222,7 @@ def test_case_07_simultaneous_open(profile):
     assert x.gets("S 0 mss 1000 ws 2").events == [Event.RCV_SYN]
     x.sends("SA 0 ack 1 mss 1460")
     assert x.state == State.SYN_RCVD
-    result = x.gets("SA 0 ack 1")           # the peer did the same (section 3.5, figure 7)
+    result = x.gets("SA 0 ack 1")  # the peer did the same (section 3.5, figure 7)
     assert (result.events, x.state) == ([Event.RCV_ACK_OF_SYN], State.ESTABLISHED)
     assert result.flags & OUT_ESTABLISHED and not result.flags & OUT_ACCEPTED
     x.quiet()
@@ -351,7 +353,7 @@ def test_case_12_close_in_syn_rcvd():
     x.close()
     x.sends("FA 1 ack 1")
     assert x.state == State.FIN_WAIT_1
-    assert x.gets("A 1 ack 1").events == [Event.RCV_ACK]        # of the SYN only
+    assert x.gets("A 1 ack 1").events == [Event.RCV_ACK]  # of the SYN only
     assert x.state == State.FIN_WAIT_1
     assert x.gets("A 1 ack 2").events == [Event.RCV_ACK_OF_FIN]
     assert x.state == State.FIN_WAIT_2
@@ -363,7 +365,7 @@ def test_case_12_both_syn_and_fin_are_repeated_until_acknowledged():
     x.sends("FA 1 ack 1")
     assert x.wait(1.1) == [(1.0, "SA 0 ack 1")]
     x.gets("A 1 ack 1")
-    x.sends("FA 1 ack 1")           # what was sent behind the lost SYN+ACK follows at once
+    x.sends("FA 1 ack 1")  # what was sent behind the lost SYN+ACK follows at once
     assert x.gets("A 1 ack 2").after == State.FIN_WAIT_2
 
 
@@ -396,7 +398,7 @@ def test_the_third_segment_may_carry_data_and_fin():
 def test_the_peers_syn_sets_the_sizes():
     x = Exchange("linux").established(passive=True, options="mss 1000 ws 5 ts 500:0 sack", window=1000)
     assert (x.mss, x.local_shift, x.remote_shift) == (988, 7, 5)
-    assert x.snd_wnd == 1000 << 5                       # from the third segment, not from the SYN
+    assert x.snd_wnd == 1000 << 5  # from the third segment, not from the SYN
     bare = Exchange("linux").established(passive=True, window=1000)
     assert (bare.mss, bare.local_shift, bare.remote_shift, bare.snd_wnd) == (536, 0, 0, 1000)
     tiny = Exchange("linux").established(passive=True, options="mss 1")

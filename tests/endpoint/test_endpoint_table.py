@@ -34,9 +34,16 @@ def table(capacity=64, **options):
 def reply(segment, flags, **fields):
     """What the other end sends in answer to `segment`."""
     answer = {
-        "time_ns": segment.time_ns, "src": segment.dst, "sport": segment.dport, "dst": segment.src, "dport": segment.sport,
-        "flags": FLAGS[flags], "seq": segment.ack, "ack": (segment.seq + segment.payload + bool(segment.flags & 3)) % 2**32,
-        "window": 65535, **fields,
+        "time_ns": segment.time_ns,
+        "src": segment.dst,
+        "sport": segment.dport,
+        "dst": segment.src,
+        "dport": segment.sport,
+        "flags": FLAGS[flags],
+        "seq": segment.ack,
+        "ack": (segment.seq + segment.payload + bool(segment.flags & 3)) % 2**32,
+        "window": 65535,
+        **fields,
     }
     batch = SegmentBatch(1)
     batch.append(**answer)
@@ -108,7 +115,7 @@ def test_summaries_and_ends():
     t = table(keep_ended=True)
     handle = established(t)
     t.send(handle, 30, SECOND)
-    assert t.summary(handle)["orig_bytes"] == 0         # not acknowledged yet
+    assert t.summary(handle)["orig_bytes"] == 0  # not acknowledged yet
     (data,) = t.take_output()
     t.receive(reply(data, "A", payload=0))
     found = t.summary(handle)
@@ -185,7 +192,7 @@ def test_limits_have_their_own_errors():
     t = table(2, profile=profile("linux").replace(ip_local_port_range=(5000, 5001)))
     t.open(HERE, 0, THERE, 443, 0)
     t.open(HERE, 0, THERE, 443, 0)
-    with pytest.raises(PortsExhausted, match="from 5000 to 5001 of 10.0.0.1 .* towards 192.0.2.7:443"):
+    with pytest.raises(PortsExhausted, match=r"from 5000 to 5001 of 10.0.0.1 .* towards 192.0.2.7:443"):
         t.open(HERE, 0, THERE, 443, 0)
     with pytest.raises(TableFull, match="all 2 rows"):
         t.open(HERE, 0, THERE, 444, 0)
@@ -194,10 +201,17 @@ def test_limits_have_their_own_errors():
     assert len(t) == 2
 
 
-@pytest.mark.parametrize(("arguments", "error"), [
-    ((HERE, 0, "::1", 443, 0), "IP version"), ((HERE, 0, THERE, 0, 0), "rport"), ((HERE, 70000, THERE, 1, 0), "lport"),
-    (("nonsense", 0, THERE, 1, 0), "local"), ((HERE, 0, "224.0.0.1", 1, 0), "remote"), (("0.0.0.0", 0, THERE, 1, 0), "local"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((HERE, 0, "::1", 443, 0), "IP version"),
+        ((HERE, 0, THERE, 0, 0), "rport"),
+        ((HERE, 70000, THERE, 1, 0), "lport"),
+        (("nonsense", 0, THERE, 1, 0), "local"),
+        ((HERE, 0, "224.0.0.1", 1, 0), "remote"),
+        (("0.0.0.0", 0, THERE, 1, 0), "local"),
+    ],
+)
 def test_addresses_and_ports_that_cannot_be(arguments, error):
     t = table()
     with pytest.raises(SegmentError, match=error):
@@ -229,8 +243,13 @@ def test_a_handle_that_is_over():
     t.abort(handle, 0)
     t.take_output()
     for call in (
-        lambda: t.send(handle, 1, 0), lambda: t.close(handle, 0), lambda: t.abort(handle, 0), lambda: t.state(handle),
-        lambda: t.keepalive(handle, True, 0), lambda: t.accept(handle), lambda: t.read(handle, 0, 0),
+        lambda: t.send(handle, 1, 0),
+        lambda: t.close(handle, 0),
+        lambda: t.abort(handle, 0),
+        lambda: t.state(handle),
+        lambda: t.keepalive(handle, True, 0),
+        lambda: t.accept(handle),
+        lambda: t.read(handle, 0, 0),
     ):
         with pytest.raises(StaleHandle):
             call()
@@ -240,7 +259,11 @@ def test_a_handle_that_is_over():
 
 def test_the_calls_belong_to_the_endpoint_seat():
     observer = ConnectionTable(4, seat="observer")
-    for call in (lambda: observer.open(HERE, 0, THERE, 1, 0), lambda: observer.listen(HERE, 1, 0), observer.take_output):
+    for call in (
+        lambda: observer.open(HERE, 0, THERE, 1, 0),
+        lambda: observer.listen(HERE, 1, 0),
+        observer.take_output,
+    ):
         with pytest.raises(StateError, match="observer seat"):
             call()
 
@@ -268,7 +291,8 @@ def test_reading_and_accepting_are_the_applications_where_it_wants():
 def test_addresses_in_every_form():
     t = table()
     for local, remote in (
-        (ipaddress.ip_address(HERE), bytes([192, 0, 2, 7])), ("2001:db8::1", ipaddress.ip_address("2001:db8::2")),
+        (ipaddress.ip_address(HERE), bytes([192, 0, 2, 7])),
+        ("2001:db8::1", ipaddress.ip_address("2001:db8::2")),
     ):
         handle = t.open(local, 4000, remote, 80, 0)
         assert t.find(local, 4000, remote, 80) == handle
@@ -311,3 +335,29 @@ def test_equal_seeds_are_equal_runs():
 def test_memory_of_a_connection_is_bounded():
     t = ConnectionTable(100_000, seed=1)
     assert t.nbytes / 100_000 < 64 + 128 + 20
+
+
+def test_a_saved_endpoint_goes_on_as_if_nothing_had_happened(tmp_path):
+    t = table(keep_ended=True, trace=256, read_all=False)
+    listener = t.listen(HERE, 80, 0, backlog=5)
+    waiting = established(t, lport=4000)
+    closing = established(t, lport=4001)
+    t.close(closing, SECOND)
+    batch = SegmentBatch(1)
+    batch.append(src=THERE, dst=HERE, sport=5, dport=80, flags=0x02, seq=100, time_ns=SECOND)
+    child, _ = t.receive(batch)
+    t.open("2001:db8::1", 0, "2001:db8::2", 80, SECOND)
+    t.save(tmp_path / "table")
+    again = ConnectionTable.load(tmp_path / "table")
+    again.check_invariants()
+    assert (again.seat, again.counts(), again.tallies(), list(again)) == (t.seat, t.counts(), t.tallies(), list(t))
+    assert {listener, waiting, closing, child} <= set(again)
+    for each in (t, again):
+        each.send(waiting, 10, 2 * SECOND)
+        each.open(HERE, 0, THERE, 443, 2 * SECOND)
+        each.advance(30 * SECOND)
+    assert bytes(memoryview(again.take_output())) == bytes(memoryview(t.take_output())) != b""
+    for each in (t, again):
+        each.advance(4000 * SECOND)
+    assert again.counts() == t.counts() and len(t) == 1         # the listener
+    assert [end["ended_by"] for end in again.take_ended()] == [end["ended_by"] for end in t.take_ended()]

@@ -55,7 +55,7 @@ def test_case_41_a_syn_above_rcv_nxt_reopens(profile, offset):
     result = x.gets(f"S {2 + offset}")
     assert result.events == [Event.RCV_SYN_NEW] and result.flags & OUT_NEW
     assert (result.before, result.after, len(x.seat)) == (State.TIME_WAIT, State.SYN_RCVD, rows)
-    assert old not in x.seat and x.handle in x.seat     # a handle of the old connection names nobody
+    assert old not in x.seat and x.handle in x.seat  # a handle of the old connection names nobody
     syn = x.sent.pop()
     assert syn["flags"] == 0x12 and syn["ack"] == (x.theirs + 3 + offset) % 2**32
     assert above is not None
@@ -122,7 +122,7 @@ def test_case_41_the_reopened_connection_goes_its_whole_way():
     x.close(half=False)
     x.sends("FA 1 ack 2")
     assert x.gets("A 2 ack 2").end == "closed"
-    assert len(x.seat) == 1                             # the listener
+    assert len(x.seat) == 1  # the listener
 
 
 # ---- case 42, 43 -----------------------------------------------------------------------------------------------------
@@ -206,10 +206,17 @@ def test_case_44_never_in_fin_wait_2():
     assert x.refuses("open", x.local, x.lport, x.remote, x.rport, x.now) == "connection already exists"
 
 
-@pytest.mark.parametrize(("reuse", "where", "allowed"), [
-    (0, LOOPBACK, False), (1, LOOPBACK, True), (2, LOOPBACK, True), (2, ip4("192.0.2.9"), False),
-    (2, bytes(15) + b"\x01", True), (2, b"\xfe\x80" + bytes(13) + b"\x01", False),
-])
+@pytest.mark.parametrize(
+    ("reuse", "where", "allowed"),
+    [
+        (0, LOOPBACK, False),
+        (1, LOOPBACK, True),
+        (2, LOOPBACK, True),
+        (2, ip4("192.0.2.9"), False),
+        (2, bytes(15) + b"\x01", True),
+        (2, b"\xfe\x80" + bytes(13) + b"\x01", False),
+    ],
+)
 def test_case_44_modes(reuse, where, allowed):
     x = closed_first(Exchange("linux", tcp_tw_reuse=reuse, local=where, remote=where))
     x.now += 2 * SECOND
@@ -284,11 +291,11 @@ def test_case_45_clients_behind_one_nat_are_lost(recycling):
     assert x.gets("S 0 mss 1460 ts 77:0", sport=1002).events == [Event.RCV_SYN_DROPPED]
     x.quiet()
     assert x.seat.counts()["recycle_rejected"] == 1
-    assert x.gets("S 0 mss 1460", sport=1003).events == [Event.RCV_SYN]             # without timestamps
+    assert x.gets("S 0 mss 1460", sport=1003).events == [Event.RCV_SYN]  # without timestamps
     x.sent.clear()
-    assert x.gets("S 0 ts 77:0", sport=1004, src=ip4("192.0.2.8")).events == [Event.RCV_SYN]    # another address
+    assert x.gets("S 0 ts 77:0", sport=1004, src=ip4("192.0.2.8")).events == [Event.RCV_SYN]  # another address
     x.now += 60 * SECOND
-    assert x.gets("S 0 mss 1460 ts 77:0", sport=1002).events == [Event.RCV_SYN]     # a minute later nobody remembers
+    assert x.gets("S 0 mss 1460 ts 77:0", sport=1002).events == [Event.RCV_SYN]  # a minute later nobody remembers
     assert x.seat.state(listener) == State.LISTEN
 
 
@@ -302,7 +309,7 @@ def test_case_46_one_too_many_is_freed_at_once_and_counted(limit):
         x.lport = 40000 + i
         x.in_state(State.FIN_WAIT_2)
         result = x.gets("FA 1 ack 2")
-        x.sends("A 2 ack 2")                            # the peer gets its ACK all the same
+        x.sends("A 2 ack 2")  # the peer gets its ACK all the same
         assert (Event.TIME_WAIT_OVERFLOW in result.events) == (i >= limit)
         assert (result.end is None) == (i < limit)
     assert (len(x.seat), x.seat.counts()["event"][Event.TIME_WAIT_OVERFLOW]) == (limit, 2)

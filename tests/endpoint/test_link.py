@@ -1,10 +1,12 @@
-"""Two tables on a simulated link that loses, repeats and reorders: every connection comes to an end that both agree on."""
+"""Two tables on a simulated link that loses, repeats and reorders: every connection comes to an end that both agree
+on."""
 
 import random
 
 import pytest
 
 from fasttcp import ConnectionTable, Event, OutcomeFlag, State, profile
+from fasttcp.endpoint.link import Link
 
 SECOND = 1_000_000_000
 MS = 1_000_000
@@ -13,21 +15,21 @@ A6, B6 = "2001:db8::1", "2001:db8::2"
 
 
 def ordinary(end):
-    """Closed on both sides. A duplicate that comes after the end can draw a RST, which ends TIME_WAIT early (RFC 1337)."""
+    """Closed on both sides. A duplicate that comes after the end can draw a RST, which ends TIME_WAIT early (RFC
+    1337)."""
     event = Event(end["ended_by"])
     assassinated = event == Event.RCV_RST and end["orig_state"] == State.TIME_WAIT
     return assassinated or event in (Event.RCV_ACK_OF_FIN, Event.TIMEOUT_2MSL)
 
 
-def Link(*tables, **options):
-    from fasttcp.endpoint.link import Link
-
+def link_of(*tables, **options):
     return Link(*tables, **{"uniform": random.Random(1).random, **options})
 
 
 def pair(seed=1, first="linux", second="linux", **options):
     return tuple(
-        ConnectionTable(16, profile=name, seed=seed + i, keep_ended=True, **options) for i, name in enumerate((first, second))
+        ConnectionTable(16, profile=name, seed=seed + i, keep_ended=True, **options)
+        for i, name in enumerate((first, second))
     )
 
 
@@ -38,7 +40,7 @@ def flags(batches):
 
 def test_a_connection_from_open_to_nothing():
     a, b = pair()
-    link = Link(a, b, delay_ns=(10 * MS, 10 * MS), tap=0.0)
+    link = link_of(a, b, delay_ns=(10 * MS, 10 * MS), tap=0.0)
     b.listen(B, 80, 0)
     handle = a.open(A, 0, B, 80, 0)
     first = link.settle(25 * MS)
@@ -63,7 +65,7 @@ def test_a_connection_from_open_to_nothing():
 
 def test_a_table_that_talks_to_itself():
     table = ConnectionTable(16, seed=3)
-    link = Link(table)
+    link = link_of(table)
     table.listen("127.0.0.1", 80, 0)
     handle = table.open("127.0.0.1", 0, "127.0.0.1", 80, 0)
     link.settle(SECOND)
@@ -75,18 +77,18 @@ def test_a_table_that_talks_to_itself():
 
 def test_connecting_to_oneself_over_a_link():
     table = ConnectionTable(16, seed=3)
-    link = Link(table)
+    link = link_of(table)
     handle = table.open("127.0.0.1", 4000, "127.0.0.1", 4000, 0)
     link.settle(SECOND)
     assert table.state(handle) == State.ESTABLISHED
     table.close(handle, link.now_ns)
     link.settle(2 * SECOND)
-    assert table.state(handle) == State.TIME_WAIT       # its FIN crosses itself
+    assert table.state(handle) == State.TIME_WAIT  # its FIN crosses itself
 
 
 def test_simultaneous_open_and_close():
     a, b = pair()
-    link = Link(a, b)
+    link = link_of(a, b)
     one, two = a.open(A, 4000, B, 5000, 0), b.open(B, 5000, A, 4000, 0)
     assert sorted(flags(link.settle(SECOND))) == [(A, "S"), (A, "SA"), (B, "S"), (B, "SA")]
     assert (a.state(one), b.state(two)) == (State.ESTABLISHED, State.ESTABLISHED)
@@ -98,7 +100,7 @@ def test_simultaneous_open_and_close():
 @pytest.mark.parametrize(("tap", "seen"), [(0.0, 6), (1.0, 0)])
 def test_where_the_tap_is(tap, seen):
     a, b = pair(first=profile("linux").replace(tcp_syn_retries=5, tcp_syn_linear_timeouts=0))
-    link = Link(a, b, loss=1.0, tap=tap)
+    link = link_of(a, b, loss=1.0, tap=tap)
     a.open(A, 0, B, 80, 0)
     assert len(flags(link.settle())) == seen
     assert (link.lost, len(a)) == (6, 0)
@@ -107,7 +109,7 @@ def test_where_the_tap_is(tap, seen):
 
 def test_batches_are_in_the_order_of_the_wire():
     a, b = pair()
-    link = Link(a, b, delay_ns=(0, 50 * MS), duplicate=0.3, batch=7)
+    link = link_of(a, b, delay_ns=(0, 50 * MS), duplicate=0.3, batch=7)
     b.listen(B, 80, 0)
     handle = a.open(A, 0, B, 80, 0)
     link.at(SECOND, lambda now: a.send(handle, 30000, now))
@@ -117,12 +119,20 @@ def test_batches_are_in_the_order_of_the_wire():
     assert {len(batch) for batch in batches[:-1]} == {7}
 
 
-@pytest.mark.parametrize("wrong", [
-    {"loss": 1.5}, {"duplicate": -0.1}, {"tap": 2}, {"delay_ns": (5, 1)}, {"delay_ns": (-1, 1)}, {"batch": 0},
-])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"loss": 1.5},
+        {"duplicate": -0.1},
+        {"tap": 2},
+        {"delay_ns": (5, 1)},
+        {"delay_ns": (-1, 1)},
+        {"batch": 0},
+    ],
+)
 def test_bad_arguments_say_which(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Link(*pair(), **wrong)
+        link_of(*pair(), **wrong)
 
 
 def life(seed, *, loss, duplicate, spread_ms, first, second, tap=0.5, sink=None):
@@ -132,7 +142,7 @@ def life(seed, *, loss, duplicate, spread_ms, first, second, tap=0.5, sink=None)
     v6 = rng.random() < 0.3
     here, there = (A6, B6) if v6 else (A, B)
     to_send = rng.choice((0, 1, 500, 4000)), rng.choice((0, 1, 700, 9000))
-    crossing = rng.random() < 0.15                       # both open
+    crossing = rng.random() < 0.15  # both open
     closes_first = rng.choice("ab")
     ends: dict = {}
 
@@ -156,8 +166,16 @@ def life(seed, *, loss, duplicate, spread_ms, first, second, tap=0.5, sink=None)
         elif call == "close" and table.state(handle) in (State.ESTABLISHED, State.CLOSE_WAIT):
             table.close(handle, now, half=True)
 
-    link = Link(a, b, uniform=rng.random, loss=loss, duplicate=duplicate, delay_ns=(5 * MS, (5 + spread_ms) * MS), tap=tap,
-                heard=heard)
+    link = link_of(
+        a,
+        b,
+        uniform=rng.random,
+        loss=loss,
+        duplicate=duplicate,
+        delay_ns=(5 * MS, (5 + spread_ms) * MS),
+        tap=tap,
+        heard=heard,
+    )
     if crossing:
         a.open(here, 4000, there, 5000, 0)
         b.open(there, 5000, here, 4000, 0)
@@ -172,9 +190,15 @@ def life(seed, *, loss, duplicate, spread_ms, first, second, tap=0.5, sink=None)
     return a, b, crossing, to_send
 
 
-@pytest.mark.parametrize(("loss", "duplicate", "spread_ms", "runs"), [
-    (0.0, 0.0, 0, 150), (0.0, 0.3, 100, 250), (0.1, 0.1, 50, 400), (0.3, 0.2, 300, 250),
-])
+@pytest.mark.parametrize(
+    ("loss", "duplicate", "spread_ms", "runs"),
+    [
+        (0.0, 0.0, 0, 150),
+        (0.0, 0.3, 100, 250),
+        (0.1, 0.1, 50, 400),
+        (0.3, 0.2, 300, 250),
+    ],
+)
 @pytest.mark.parametrize(("first", "second"), [("linux", "linux"), ("rfc9293", "linux"), ("bsd", "rfc9293")])
 def test_random_lives_end_and_leave_nothing(loss, duplicate, spread_ms, runs, first, second):
     normal = 0
