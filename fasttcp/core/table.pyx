@@ -18,7 +18,7 @@ from fasttcp.core.application cimport Application, enter, expired, live_row, rea
 from fasttcp.core.arrivals cimport endpoint_batch, endpoint_receive
 from fasttcp.core.columns cimport ENDPOINT_COLUMNS, OBSERVER_COLUMNS
 from fasttcp.core.endings cimport endlog_endpoint, summarize_endpoint
-from fasttcp.core.endpoint cimport endpoint_check, endpoint_fini, endpoint_init
+from fasttcp.core.endpoint cimport endpoint_check, endpoint_fini, endpoint_init, endpoint_recount
 from fasttcp.core.expiry cimport endpoint_advance
 from fasttcp.core.hash cimport Key, key_endpoint, key_observed
 from fasttcp.core.layout cimport INFO_BAD_CHECKSUM, INFO_BAD_HEADER, NO_ROW, Observed, Row, Segment, ns_t, row_t
@@ -836,8 +836,14 @@ cdef int read_table(ConnectionTable self, SnapshotReader reader) except -1:
         )
     elif high:
         raise ValueError(f"{high} rows, and the clock was never seen")
-    if t.wheel.entries != t.used:
+    if self.observer != NULL and t.wheel.entries != t.used:
         raise ValueError(f"{t.used} connections have {t.wheel.entries} timers")
+    if self.endpoint != NULL:
+        try:
+            endpoint_recount(self.endpoint)
+            endpoint_check(self.endpoint)
+        except InvariantError as fault:
+            raise ValueError(str(fault)) from fault
 
     length = snapshot_next(reader, "order")
     if length > high * sizeof(row) or length % sizeof(row):

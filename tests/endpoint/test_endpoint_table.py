@@ -356,7 +356,8 @@ def test_a_saved_endpoint_goes_on_as_if_nothing_had_happened(tmp_path):
         each.send(waiting, 10, 2 * SECOND)
         each.open(HERE, 0, THERE, 443, 2 * SECOND)
         each.advance(30 * SECOND)
-    assert bytes(memoryview(again.take_output())) == bytes(memoryview(t.take_output())) != b""
+    sent = [sorted(each.take_output(), key=repr) for each in (t, again)]  # timers that are due in one tick fire in any order
+    assert sent[0] == sent[1] and len(sent[0]) == 10
     for each in (t, again):
         each.advance(4000 * SECOND)
     assert again.counts() == t.counts() and len(t) == 1         # the listener
