@@ -38,10 +38,10 @@ def test_type_checkers_are_told_of_the_same_names():
 
 def test_star_import_and_unknown_names():
     assert "ConnectionTable" in python("from fasttcp import *; print(*globals())").split()
-    with pytest.raises(AttributeError, match="module 'fasttcp' has no attribute 'Connection'"):
-        fasttcp.Connection  # noqa: B018
+    with pytest.raises(AttributeError, match="module 'fasttcp' has no attribute 'Connexion'"):
+        fasttcp.Connexion  # noqa: B018
     with pytest.raises(ImportError):
-        from fasttcp import Connection  # noqa: F401
+        from fasttcp import Connexion  # noqa: F401
 
 
 @pytest.mark.smoke

@@ -3,6 +3,8 @@
 import pytest
 from wire import MS, SECOND, Wire
 
+from fasttcp.spec import Event
+
 OPEN = ("ESTABLISHED", "ESTABLISHED")
 
 
@@ -291,7 +293,7 @@ def test_case_58_refused_and_freed_after_a_short_linger(wire):
     wire.table.advance(wire.now)
     assert len(wire.table) == 0
     (ended,) = wire.ended()
-    assert ended["ended_by"] == 16  # RCV_RST
+    assert ended["ended_by"] == Event.RCV_RST
 
 
 def test_case_58_rst_with_a_wrong_ack_refuses_nothing(wire):
@@ -427,7 +429,7 @@ def test_case_63_silence_is_no_close(wire):
     assert wire.tallies["connections"] == 1
     wire.table.advance(wire.now + 5 * 86400 * SECOND + SECOND)
     (ended,) = wire.ended()
-    assert (ended["orig_state"], ended["resp_state"], ended["ended_by"]) == (4, 4, 36)
+    assert (ended["orig_state"], ended["resp_state"], ended["ended_by"]) == (4, 4, Event.TIMEOUT_IDLE)
 
 
 # ---- 64: the capture ends with connections open -----------------------------------------------------------------------
