@@ -5,7 +5,6 @@ import importlib
 import importlib.metadata
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -52,17 +51,6 @@ def test_import_loads_nothing_and_the_table_no_more_than_it_needs():
     assert not loaded & {"numpy", "pyarrow", "asyncio", "socket", "fasttcp.packets", "fasttcp.cli"}
 
 
-def test_import_is_cheap():
-    began = time.perf_counter()
-    for _ in range(3):
-        python("pass")
-    bare = time.perf_counter() - began
-    began = time.perf_counter()
-    for _ in range(3):
-        python("import fasttcp")
-    assert time.perf_counter() - began < bare + 3 * 0.05
-
-
 @pytest.mark.smoke
 def test_version_is_the_distribution_s():
     try:
@@ -94,7 +82,7 @@ def watch(path: str | os.PathLike[str], batches: Iterator[SegmentBatch]) -> dict
         first: dict[str, object] = records[0]
         segment: Segment = batch[0]
         handle, verdict = table.receive(segment)
-        if handle is not None and verdict & Verdict.NEW:
+        if handle is not None and isinstance(verdict, Verdict) and verdict & Verdict.NEW:
             originator, responder = table.state(handle)
             steps: list[TraceStep] = table.explain(handle)
             print(originator.name, responder.name, first, steps[0].why)

@@ -27,6 +27,8 @@ import zlib
 
 from fasttcp.errors import SnapshotError
 
+__all__: list[str] = []        # for the table alone
+
 MAGIC = b"\x89FTCP\r\n\x1a"
 VERSION = 1
 PREFACE = struct.Struct("<8sIII")

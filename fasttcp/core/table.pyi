@@ -14,7 +14,7 @@ from fasttcp.profiles import Profile
 from fasttcp.spec import State
 from fasttcp.verdicts import Verdict
 
-__all__ = ["ConnectionTable", "TraceStep"]
+__all__ = ["ConnectionTable"]
 
 _Address: TypeAlias = str | bytes | bytearray | memoryview | IPv4Address | IPv6Address
 

@@ -59,7 +59,7 @@ from fasttcp.profiles import profile as find_profile
 from fasttcp.spec import Event, State
 from fasttcp.verdicts import Verdict as VerdictFlags
 
-__all__ = ["ConnectionTable", "TraceStep"]
+__all__ = ["ConnectionTable"]
 
 cdef bytes VERDICT_LAYOUT = b"T{I:row:H:flags:B:state_0:B:state_1:}"
 cdef bytes SUMMARY_LAYOUT = (

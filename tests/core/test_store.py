@@ -27,7 +27,7 @@ def name(n):
 
 def class_of(a, b):
     """Which list a pair of states belongs to, as the docstring of the store says."""
-    if TIME_WAIT in (a, b):
+    if TIME_WAIT in (a, b) or (a, b) == (CLOSED, CLOSED):
         return TIME_WAITS
     if any(FIN_WAIT_1 <= s <= LAST_ACK for s in (a, b)):
         return CLOSERS
@@ -81,6 +81,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.scribble(row)
         self.rows[n], self.states[n], self.handles[n] = row, (0, 0), self.store.handle(row)
         assert self.handles[n] & 0xFFFFFFFF == row and self.handles[n] not in self.dead
+        self.relist(n, 0, class_of(0, 0))
 
     @rule(pick=st.integers(0, 10**6))
     def remove(self, pick):

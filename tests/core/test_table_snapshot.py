@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from table_traffic import ISN_A, ISN_B, MS, A, B, S, batch_of, clients, closing, feed, observer, opening, send
 
-from fasttcp import LINUX, ConnectionTable, InvariantError, SnapshotError, StaleHandle, StateError
+from fasttcp import LINUX, ConnectionTable, Event, InvariantError, SnapshotError, StaleHandle, StateError
 
 
 def busy(**more):
@@ -66,7 +66,7 @@ def test_both_go_on_alike(tmp_path):
     assert told(again) == told(table)
     ended = [[(r["orig_addr"], r["orig_port"], r["ended_ns"], r["ended_by"]) for r in each.take_ended()] for each in (table, again)]
     assert sorted(ended[0]) == sorted(ended[1])
-    evicted = [[r for r in each if r[3] == 37] for each in ended]
+    evicted = [[r for r in each if r[3] == Event.EVICTED] for each in ended]
     assert evicted[0] == evicted[1] != []
     for each in (table, again):
         each.advance(10**7 * S)
