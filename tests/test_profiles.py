@@ -255,7 +255,7 @@ def test_profile_by_name():
     mine = LINUX.replace(msl=1)
     assert profile(mine) is mine
     for wrong in ("Linux", "", None, 3, []):
-        with pytest.raises(ProfileError, match="unknown profile .*; there are linux, bsd, rfc9293, zeek"):
+        with pytest.raises(ProfileError, match="unknown profile .*; there are linux, bsd, rfc9293, zeek"):  # noqa: RUF043
             profile(wrong)
 
 

@@ -74,7 +74,7 @@ def state_machine_md() -> str:
     for row in spec.TRANSITIONS.values():
         info = spec.EVENTS[row.event]
         expires = row.event is spec.Event.TIMEOUT_2MSL
-        if row.state != row.next and (expires or info.kind in ordinary) and not row.event.name.startswith("RCV_RST"):
+        if row.state != row.next and (expires or info.kind in ordinary) and not row.event.name.startswith("RCV_RST"):  # noqa: SIM102
             if row.event not in (spec.Event.ABORT, spec.Event.CLOSE_UNREAD, spec.Event.RCV_DATA_UNWANTED):
                 arrows.setdefault((row.state.name, row.next.name), []).append(row.event.name)
     lines = [

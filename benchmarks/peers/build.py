@@ -54,7 +54,7 @@ PEERS = {
         ),
         Peer(
             "abseil", "absl::flat_hash_map, prefetch", "abseil.cpp", header="/usr/include/absl/container/flat_hash_map.h",
-            package="libabsl-dev", pkg_config="absl_flat_hash_map", libraries=["-labsl_raw_hash_set", "-labsl_hash", "-labsl_city", "-labsl_low_level_hash"],
+            package="libabsl-dev", pkg_config="absl_flat_hash_map", libraries=["-labsl_raw_hash_set", "-labsl_hash", "-labsl_city", "-labsl_low_level_hash"],  # noqa: E501
         ),
         Peer(
             "boost", "boost::unordered_flat_map", "boost.cpp", header="/usr/include/boost/unordered/unordered_flat_map.hpp",

@@ -145,7 +145,7 @@ MEMORY = (
 
 def memory(folder: Path, say: Callable[[str], None]) -> list[dict[str, object]]:
     """Peak of anonymous memory above what the interpreter had, and of live connections, for captures of several shapes."""
-    peer = Peer("memory", "", lambda capture: [sys.executable, "-m", "benchmarks.track.drain", str(capture), "validate", "memory"], tells=True)
+    peer = Peer("memory", "", lambda capture: [sys.executable, "-m", "benchmarks.track.drain", str(capture), "validate", "memory"], tells=True)  # noqa: E501
     results = []
     for shape in MEMORY:
         say(f"memory: {shape.packets:,} packets, {shape.connections:,} connections in {shape.seconds:.0f} s")

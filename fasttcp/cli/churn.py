@@ -35,7 +35,7 @@ def _seconds(text: str) -> float:
     return value
 
 
-def add_parser(subparsers) -> None:
+def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
     """The verb and its options."""
     from fasttcp.load.mixes import MIXES
 
@@ -75,7 +75,7 @@ def _text(report: ChurnReport) -> str:
         ("expiry lag", f"{report.expiry_lag_ticks} ticks of {report.tick_ns / 1e6:g} ms"),
         (
             "worst pause",
-            f"{report.worst_call_ns / 1e6:.3f} ms in one call of {report.batch:,} events (median {report.median_call_ns / 1e6:.3f} ms)",
+            f"{report.worst_call_ns / 1e6:.3f} ms in one call of {report.batch:,} events (median {report.median_call_ns / 1e6:.3f} ms)",  # noqa: E501
         ),
         ("memory", f"{report.bytes_a_connection:.0f} bytes a connection"),
     ]

@@ -107,10 +107,10 @@ def run_churn(
             if progress is not None:
                 run.tell(progress, "filling", run.events / warm_up)
         run.reset()
-        while run.events < events if events is not None else run.spent_ns < seconds * 1e9:
+        while run.events < events if events is not None else run.spent_ns < (seconds or 0.0) * 1e9:
             run.chunk(CHUNK if events is None else min(CHUNK, events - run.events))
             if progress is not None:
-                done = run.events / events if events is not None else run.spent_ns / (seconds * 1e9)
+                done = run.events / events if events is not None else run.spent_ns / ((seconds or 1.0) * 1e9)
                 run.tell(progress, "measuring", min(done, 1.0))
     except KeyboardInterrupt:
         run.interrupted = True

@@ -197,7 +197,7 @@ class Track:
             if not isinstance(source, (str, os.PathLike)) or source == "-":
                 raise ValueError(f"several sources must be files, to be put in order: {source!r} is none")
             try:
-                with CaptureReader(source, checksums="ignore", tunnels=self._options["tunnels"]) as reader:
+                with CaptureReader(source, checksums="ignore", tunnels=bool(self._options["tunnels"])) as reader:
                     first = next(iter(reader), None)
             except CaptureError as failure:
                 if not isinstance(source, _Found):
@@ -217,7 +217,7 @@ class Track:
         while self._sources:
             source = self._sources.pop(0)
             try:
-                self.reader = CaptureReader(source, **self._options)
+                self.reader = CaptureReader(source, **self._options)  # type: ignore[arg-type]
             except (OSError, CaptureError) as failure:
                 if not self._sources and not self._done:
                     raise
@@ -245,7 +245,7 @@ class _Found(str):
 
 def _sources(source: Any) -> list[Any]:
     """Files for what was given: directories and patterns are looked into, everything else stands for itself."""
-    if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) and isinstance(source, Iterable):
+    if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) and isinstance(source, Iterable):  # noqa: SIM102
         if not hasattr(source, "read"):
             return [file for one in source for file in _sources(one)]
     if not isinstance(source, (str, os.PathLike)) or source == "-":

@@ -128,7 +128,7 @@ def read(source):
 def busy():
     table = observer(512, keep_ended=True)
     feed(table, *(s for a in clients(100) for s in opening(5 * S, a)))
-    feed(table, *opening(5 * S, ("2001:db8::1", 7), ("fe80::1:0:0:1", 80)), send(6 * S, B, clients(100)[50], "ACK", ISN_B + 1, ISN_A + 1, 9))
+    feed(table, *opening(5 * S, ("2001:db8::1", 7), ("fe80::1:0:0:1", 80)), send(6 * S, B, clients(100)[50], "ACK", ISN_B + 1, ISN_A + 1, 9))  # noqa: E501
     feed(table, *(s for a in clients(30) for s in closing(7 * S, a)))
     return table
 

@@ -537,10 +537,10 @@ def test_full_table_refuses_and_counts():
 def test_full_table_evicts_in_the_stated_order():
     table = observer(6, on_full="evict", keep_ended=True)
     kinds = {
-        "established": opening, "half_open": lambda t, a: opening(t, a)[:1], "closing": lambda t, a: opening(t, a) + closing(t, a)[:1],
+        "established": opening, "half_open": lambda t, a: opening(t, a)[:1], "closing": lambda t, a: opening(t, a) + closing(t, a)[:1],  # noqa: E501
         "time_wait": lambda t, a: opening(t, a) + closing(t, a),
     }  # fmt: skip
-    ends = dict(zip(["closing", "half_open 1", "time_wait 1", "established", "half_open 2", "time_wait 2"], clients(6), strict=True))
+    ends = dict(zip(["closing", "half_open 1", "time_wait 1", "established", "half_open 2", "time_wait 2"], clients(6), strict=True))  # noqa: E501
     for i, (kind, a) in enumerate(ends.items()):
         feed(table, *kinds[kind.split()[0]](i * MS, a))
     order = []

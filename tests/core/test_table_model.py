@@ -76,7 +76,7 @@ class Connection:
 class TableAgainstModel(RuleBasedStateMachine):
     total = 0
     sound = False  # made, and no verdict was wrong
-    seen = Counter()  # events, verdicts, and how connections went
+    seen = Counter()  # events, verdicts, and how connections went  # noqa: RUF012
 
     @initialize(
         kind=st.sampled_from(["grow", "evict", "raise"]),
@@ -168,7 +168,7 @@ class TableAgainstModel(RuleBasedStateMachine):
         self.now += ns
         self.expire()
 
-    def begin(self, which, ends, flags, isn, replaced=Verdict(0), payload=0):
+    def begin(self, which, ends, flags, isn, replaced=Verdict(0), payload=0):  # noqa: B008
         """The first segment of a connection: a SYN, a SYN+ACK, or an ACK in mid-stream."""
         if replaced:
             self.end(which)
@@ -399,7 +399,7 @@ class TableAgainstModel(RuleBasedStateMachine):
             expected = Verdict.STRAY if flags == "RST" else Verdict.ILLEGAL
             assert self.apply(which, ENDS[which], flags, isn, 0, 0, expected) is None
 
-    @rule(ns=st.one_of(st.integers(0, 2 * S), st.integers(0, 130).map(S.__mul__), st.sampled_from([400 * S, 5 * 86400 * S, 10**17])),
+    @rule(ns=st.one_of(st.integers(0, 2 * S), st.integers(0, 130).map(S.__mul__), st.sampled_from([400 * S, 5 * 86400 * S, 10**17])),  # noqa: E501
           budget=st.sampled_from([None, None, 1, 3]))
     def wait(self, ns, budget):
         if ns == 10**17:

@@ -32,7 +32,7 @@ def busy(**more):
 def told(table):
     """All that can be seen of a table."""
     return {
-        "summaries": bytes(memoryview(table.summaries())), "handles": list(table), "counts": table.counts(), "tallies": table.tallies(),
+        "summaries": bytes(memoryview(table.summaries())), "handles": list(table), "counts": table.counts(), "tallies": table.tallies(),  # noqa: E501
         "sizes": (len(table), table.capacity, table.max_capacity, table.now_ns),
         "made": (table.profile, table.seat, table.on_full, table.seed),
         "steps": [table.explain(handle) for handle in table],
@@ -336,5 +336,5 @@ def test_forged_rows_are_refused_or_make_a_sound_table(saved, tmp_path):
         try:
             table.check_invariants()
         except InvariantError as fault:
-            assert "classification rules out" in str(fault), "a forged pair of states"
+            assert "classification rules out" in str(fault), "a forged pair of states"  # noqa: PT017
     assert min(outcomes) > 50

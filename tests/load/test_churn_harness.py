@@ -86,7 +86,7 @@ def test_verb_as_json(capsys):
 def test_verb_refuses_what_it_cannot_do(capsys):
     assert verb("--connections", "10") == 2
     assert "connections is 10" in capsys.readouterr().err
-    for words in (("--connections", "many"), ("--events", "0"), ("--seconds", "nan"), ("--mix", "ipv5"), ("--events", "1", "--seconds", "1")):
+    for words in (("--connections", "many"), ("--events", "0"), ("--seconds", "nan"), ("--mix", "ipv5"), ("--events", "1", "--seconds", "1")):  # noqa: E501
         with pytest.raises(SystemExit) as end:
             verb(*words)
         assert end.value.code == 2

@@ -92,7 +92,7 @@ def test_the_plain_connection_has_eight_segments_from_both_directions():
 def ends_of(segments):
     """One number for each segment, the same for both directions of a connection and for no other."""
     high = np.maximum(segments["sport"], segments["dport"]).astype(np.uint64)
-    address = np.where(segments["sport"] == high, segments["src"][:, 12:].copy().view(">u4")[:, 0], segments["dst"][:, 12:].copy().view(">u4")[:, 0])
+    address = np.where(segments["sport"] == high, segments["src"][:, 12:].copy().view(">u4")[:, 0], segments["dst"][:, 12:].copy().view(">u4")[:, 0])  # noqa: E501
     return address.astype(np.uint64) << np.uint64(16) | high
 
 

@@ -51,7 +51,7 @@ class Talk:
         if chance.random() < self.chaos:
             kind = chance.randrange(9)
             if kind == 0:
-                self.send(side, chance.choice(("S", "SA", "FA", "RA", "R", "SF", "SR", "FR", "", "F", "A")), chance.choice((0, 0, 7)))
+                self.send(side, chance.choice(("S", "SA", "FA", "RA", "R", "SF", "SR", "FR", "", "F", "A")), chance.choice((0, 0, 7)))  # noqa: E501
             elif kind == 1 and self.sent:
                 self.put(*chance.choice(self.sent[-8:]))  # again, or late
             elif kind == 2:
