@@ -1,4 +1,5 @@
-"""What `import fasttcp` offers: names that are loaded when they are asked for, known to type checkers, cheap to import."""
+"""What `import fasttcp` offers: names that are loaded when they are asked for, known to type checkers, cheap to
+import."""
 
 import ast
 import importlib
@@ -16,7 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def python(code):
-    return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.mark.smoke
@@ -67,7 +70,7 @@ def test_verdict_bits_fit_what_apply_returns():
     assert 0 < sum(bits) < 1 << 16
 
 
-USAGE = '''
+USAGE = """
 import os
 from collections.abc import Iterator
 
@@ -76,7 +79,8 @@ from fasttcp.core.records import Records
 
 
 def watch(path: str | os.PathLike[str], batches: Iterator[SegmentBatch]) -> dict[State, int]:
-    table: ConnectionTable = ConnectionTable(1000, max_capacity=10**6, seat="observer", profile=profile("bsd"), on_full="evict")
+    table: ConnectionTable = ConnectionTable(1000, max_capacity=10**6, seat="observer", on_full="evict")
+    print(profile("bsd"))
     for batch in batches:
         records: Records = table.apply(batch)
         first: dict[str, object] = records[0]
@@ -91,9 +95,9 @@ def watch(path: str | os.PathLike[str], batches: Iterator[SegmentBatch]) -> dict
     print(done, len(view), table.find("10.0.0.1", 1, b"\\0\\0\\0\\0", 2), transition(State.CLOSED, 0).why)
     table.save(path)
     return ConnectionTable.load(path).counts()
-'''
+"""
 
-MISTAKES = '''
+MISTAKES = """
 from fasttcp import ConnectionTable
 
 table = ConnectionTable("many", seat="observer")
@@ -102,7 +106,7 @@ ConnectionTable(4, seat="middle")
 table.apply([1, 2])
 text: str = len(table)
 table.opne()
-'''
+"""
 
 
 def test_stubs_hold_what_they_promise(tmp_path):

@@ -1,4 +1,4 @@
-"""Addresses as Python users write them, to the 16 bytes of a Segment and back. IPv4 stands as ::ffff:a.b.c.d."""
+"""What Python users write: numbers, and addresses to the 16 bytes of a Segment and back (IPv4 as ::ffff:a.b.c.d)."""
 
 import ipaddress
 from operator import index
@@ -39,6 +39,19 @@ cdef int64_t parse_number(str name, value, int64_t low, int64_t high) except? -1
         raise SegmentError(f"{name}: expected an integer from {low} to {high}, got {value!r}") from None
     if not low <= number <= high:
         raise SegmentError(f"{name}: {number} is outside {low}..{high}")
+    return number
+
+
+cdef object whole(str name, value, low, high):
+    """An integer within its range; TypeError or ValueError that names it and the range."""
+    try:
+        number = index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}: it must be an int")
+    if not low <= number <= high:
+        raise ValueError(f"{name} is {number}: it must be from {low} to {high}")
     return number
 
 

@@ -29,7 +29,7 @@ cdef inline int _hex(uint32_t value, char *out) noexcept nogil:
 
 
 cdef int address_text(const uint8_t *packed, char *out) noexcept nogil:
-    """Write the text of an address; an IPv4 address in its form ::ffff:a.b.c.d is written as a.b.c.d. At most 39 characters."""
+    """Write the text of an address, ::ffff:a.b.c.d as a.b.c.d; return how many characters, at most 39."""
     cdef uint32_t group[8]
     cdef int i, n = 0, run = 0, longest = 1, start = -1
     cdef bint mapped = packed[10] == 0xFF and packed[11] == 0xFF

@@ -17,4 +17,3 @@ cdef int enter(Application table) except -1
 cdef bint expired(Application table, row_t row) noexcept
 cdef bint row_of(Application table, object number, row_t *row) except -1
 cdef int live_row(Application table, handle, row_t *row) except -1
-cdef whole(str name, value, low, high)

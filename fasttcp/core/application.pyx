@@ -7,7 +7,7 @@ from operator import index
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, uint8_t, uint16_t, uint32_t, uint64_t
 
-from fasttcp.core.address cimport format_address, parse_address, parse_number
+from fasttcp.core.address cimport format_address, parse_address, parse_number, whole
 from fasttcp.core.calls cimport (
     CALL_BAD_LOCAL, CALL_BAD_REMOTE, CALL_FULL, CALL_NOTHING, CALL_NO_MEMORY, CALL_NO_PORT, CALL_OK, CALL_REJECTED,
     endpoint_abort, endpoint_accept, endpoint_close, endpoint_keepalive, endpoint_listen, endpoint_open,
@@ -70,19 +70,6 @@ cdef int live_row(Application table, handle, row_t *row) except -1:
     if not row_of(table, number, row):
         raise StaleHandle(f"handle {number} names no live connection")
     return 0
-
-
-cdef whole(str name, value, low, high):
-    """An argument as an int within its range."""
-    try:
-        number = index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}: it must be an int")
-    if not low <= number <= high:
-        raise ValueError(f"{name} is {number}: it must be from {low} to {high}")
-    return number
 
 
 # ---- inside ----------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Records of the core for polars, pandas, DuckDB and all else that reads Arrow, through its C stream interface.
 
-What must stand here: how a field of a record becomes an Arrow column, and who frees what. What must not: which records there
-are. The structs are those of the Arrow C data and stream interfaces (arrow.apache.org, "The Arrow C data interface"); their
-layout is the contract, so nothing of Arrow is needed to build them or to run them.
+What must stand here: how a field of a record becomes an Arrow column, and who frees what. What must not: which
+records there are. The structs are those of the Arrow C data and stream interfaces (arrow.apache.org, "The Arrow C
+data interface"); their layout is the contract, so nothing of Arrow is needed to build them or to run them.
 
     field                           Arrow column
     I, H, B, Q, q                   uint32, uint16, uint8, uint64, int64
@@ -11,9 +11,9 @@ layout is the contract, so nothing of Arrow is needed to build them or to run th
     B named ..._state or state_...  dictionary(int8, utf8): names of `State`
     B named ended_by                dictionary(int8, utf8): names of `Event`; null while the connection lives
 
-Who frees what: a stream holds a reference to the owner of the records. Schemas and arrays hold copies in memory of their own;
-each is one piece from malloc behind private_data, and frees its children and its dictionary unless they were moved away.
-Everything but the end of a stream runs without the GIL.
+Who frees what: a stream holds a reference to the owner of the records. Schemas and arrays hold copies in memory of
+their own; each is one piece from malloc behind private_data, and frees its children and its dictionary unless they
+were moved away. Everything but the end of a stream runs without the GIL.
 
 Cost: a pass over the records for each column; addresses as text are the dearest, about 40 ns each.
 """
@@ -247,7 +247,7 @@ cdef inline size_t _padded(size_t bytes) noexcept nogil:
 
 
 cdef char *_open_array(ArrowArray *array, size_t rows, int buffers, const size_t *sizes) noexcept nogil:
-    """Memory for an array whose buffers have these sizes: each begins on a multiple of 64 bytes. NULL: there is none."""
+    """Memory for an array whose buffers have these sizes, each on a multiple of 64 bytes. NULL: there is none."""
     cdef size_t total = 128
     cdef char *block
     cdef char *at

@@ -12,8 +12,7 @@ Sides are 0 and 1 as they are stored: side 0 has the lower (address, port). `fla
     bytes_low_N     bytes_high_N                32 and 16 bits of the payload bytes that side sent
     retransmitted_N segments without news       generation      counts the row's lives; odd while it holds a connection
 
-In the endpoint seat side 0 is the local half and side 1 only its name. Instead of the fields of the two halves there
-are
+In the endpoint seat side 0 is the local half and side 1 only its name; instead of the fields of two halves there are
 
     snd_una         snd_nxt         rcv_nxt     SND.UNA, SND.NXT, RCV.NXT
     snd_wnd         rcv_wnd         bytes       mss             bytes of data in one segment to the peer

@@ -68,8 +68,8 @@ cdef class Records:
     def __arrow_c_stream__(self, requested_schema=None):
         """The records as an Arrow stream: a PyCapsule, in batches of 65,536. `requested_schema` is not followed.
 
-        polars, pandas, pyarrow and DuckDB take the records themselves where they take a table. Times are timestamps in ns,
-        addresses text, states and events dictionaries of their names.
+        polars, pandas, pyarrow and DuckDB take the records themselves where they take a table. Times are timestamps
+        in ns, addresses text, states and events dictionaries of their names.
         """
         return arrow_stream(self, self.data, self.count, self.itemsize, self.layout)
 

@@ -11,8 +11,8 @@ __all__ = ["silence_ns"]
 def silence_ns(profile: Profile) -> list[int]:
     """Nanoseconds of silence after which a row is given up, at index ``state[0] * 16 + state[1]``.
 
-    TIME_WAIT lasts 2MSL whatever the other half is in. Otherwise the half that is nearer to its end decides, in the order
-    of the table below; linux/nf_conntrack_tcp.c walks the same way through its single state.
+    TIME_WAIT lasts 2MSL whatever the other half is in. Otherwise the half that is nearer to its end decides, in the
+    order of the table below; linux/nf_conntrack_tcp.c walks the same way through its single state.
     """
     at = "nf_conntrack_tcp_timeout_"
     nearest_end_first = (

@@ -1,6 +1,7 @@
 """The form of a saved table: bytes that say what they are, and notice when they were damaged.
 
-What must stand here: the form. What must not: files, and what the sections mean (that is core/table.pyx's, for both seats).
+What must stand here: the form. What must not: files, and what the sections mean (that is core/table.pyx's, for both
+seats).
 
     offset  bytes
     0       8      magic: 89 "FTCP" 0D 0A 1A; a transfer as text, or one that loses the eighth bit, spoils it
@@ -8,18 +9,18 @@ What must stand here: the form. What must not: files, and what the sections mean
     12      4      length of the head
     16      4      CRC-32 of the head
     20      n      the head: JSON, UTF-8
-    20 + n         sections: name (8 bytes, zero padded), length (8), data in the writer's byte order, CRC-32 of all three (4)
-                   the last is "end", without data
+    20 + n         sections: name (8 bytes, zero padded), length (8), data in the writer's byte order, CRC-32 of all
+                   three (4); the last is "end", without data
 
-The head says how the data are to be read (byte order, sizes of the records), so data of another machine or of another build
-are refused and not misread. Bytes are handed to `write`, or come from `readinto`, in pieces of at most PIECE bytes.
+The head says how the data are to be read (byte order, sizes of the records), so data of another machine or of another
+build are refused and not misread. Bytes are handed to `write`, or come from `readinto`, in pieces of at most PIECE
+bytes.
 
 Cost: a CRC-32 over everything, about 1 s for 2 GB.
 """
 
-from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
-from libc.stdint cimport uint8_t, uint32_t
+from cpython.memoryview cimport PyMemoryView_FromMemory
 
 import json
 import struct
@@ -72,7 +73,8 @@ cdef class SnapshotReader:
 
 
 cdef SnapshotReader snapshot_open(readinto, file):
-    """Read up to the sections. SnapshotError when these are not the bytes of a table, or of one that cannot be read here."""
+    """Read up to the sections. SnapshotError when these are not the bytes of a table, or of one that cannot be read
+    here."""
     cdef SnapshotReader reader = SnapshotReader.__new__(SnapshotReader)
     reader.readinto = readinto
     reader.file = file

@@ -1,20 +1,21 @@
 """ConnectionTable: the thin Python shell around the engine. It parses arguments, raises errors and decides nothing.
 
-Thread rule: calls are serialized. Under the GIL each call is whole; `apply`, `advance` and long scans release it while they
-run, and a call that comes from another thread meanwhile waits for its turn, first come, first served. So no Python code may
-run between `ready` and the end of what a call does to the engine: arguments are parsed before, results made afterwards.
-Views made by `column` are windows on live memory: read them while no batch runs, or copy them under the same rule.
+Thread rule: calls are serialized. Under the GIL each call is whole; `apply`, `advance` and long scans release it
+while they run, and a call that comes from another thread meanwhile waits for its turn, first come, first served. So
+no Python code may run between `ready` and the end of what a call does to the engine: arguments are parsed before,
+results made afterwards. Views made by `column` are windows on live memory: read them while no batch runs, or copy
+them under the same rule.
 """
 
 from operator import index
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport INT64_MAX, INT64_MIN, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from fasttcp.core.address cimport parse_address, parse_number
-from fasttcp.core.application cimport Application, enter, expired, live_row, ready, row_of, whole
+from fasttcp.core.address cimport parse_address, parse_number, whole
+from fasttcp.core.application cimport Application, enter, expired, live_row, ready, row_of
 from fasttcp.core.arrivals cimport endpoint_batch, endpoint_receive
 from fasttcp.core.columns cimport ENDPOINT_COLUMNS, OBSERVER_COLUMNS
 from fasttcp.core.endings cimport endlog_endpoint, summarize_endpoint
@@ -22,37 +23,35 @@ from fasttcp.core.endpoint cimport endpoint_check, endpoint_fini, endpoint_init,
 from fasttcp.core.expiry cimport endpoint_advance
 from fasttcp.core.hash cimport Key, key_endpoint, key_observed
 from fasttcp.core.layout cimport INFO_BAD_CHECKSUM, INFO_BAD_HEADER, NO_ROW, Observed, Row, Segment, ns_t, row_t
-from fasttcp.core.machine cimport EVENT_SLOTS, machine_actions
-from fasttcp.core.names cimport A_NEVER, N_STATES
 from fasttcp.core.observer cimport Observer, Tallies, Verdict, observe, observe_batch, observer_advance
-from fasttcp.core.output cimport OUTPUT_LIMIT, output_copy, output_put
+from fasttcp.core.output cimport OUTPUT_LIMIT
 from fasttcp.core.records cimport Records, column_new, records_new, records_take
-from fasttcp.core.seat cimport Engine
-from fasttcp.core.snapshot cimport (
-    SnapshotReader, snapshot_begin, snapshot_done, snapshot_end, snapshot_next, snapshot_open, snapshot_put, snapshot_take,
+from fasttcp.core.saving cimport (
+    check_head, load_endpoint, load_engine, save_engine, save_output, saved_endpoint_head, saved_head,
 )
+from fasttcp.core.scans cimport live_summaries, steps_of
+from fasttcp.core.seat cimport Engine
+from fasttcp.core.snapshot cimport SnapshotReader, snapshot_begin, snapshot_done, snapshot_end, snapshot_open
 from fasttcp.core.store cimport (
-    EVICT_CLASSES, EVICT_NONE, SEAT_ENDPOINT, SEAT_OBSERVER, STORE_EVICT, STORE_LAZY, STORE_OK, Table, store_behind,
-    store_bytes, store_check, store_close, store_find, store_grow_addr6, store_handle, store_in_use, store_open,
-    store_overdue, store_rebuild, store_reclass, store_set_horizon,
+    SEAT_ENDPOINT, SEAT_OBSERVER, STORE_EVICT, STORE_LAZY, Table, store_behind, store_bytes, store_check, store_close,
+    store_find, store_handle, store_in_use, store_open, store_set_horizon,
 )
 from fasttcp.core.summary cimport LIVE, EndLog, Summary, endlog_close, endlog_observed, summarize_observed
-from fasttcp.core.tcb cimport Counts, Endpoint, EndpointCold, Outcome
-from fasttcp.core.trace cimport Step, Trace, trace_close, trace_open
+from fasttcp.core.tcb cimport Endpoint, EndpointCold, Outcome
+from fasttcp.core.trace cimport Step, trace_close, trace_open
 from fasttcp.core.turn cimport turn_give
 from fasttcp.core.verdicts cimport V_FULL
 from fasttcp.core.wheel cimport TIMEOUT_TICKS
 
 import hashlib
 import os
-import sys
 
 from fasttcp.core.files import replacing
 from fasttcp.core.outcomes import read_outcome
-from fasttcp.core.segments import SEGMENT_BYTES, SegmentBatch
+from fasttcp.core.segments import SegmentBatch
 from fasttcp.core.segments import Segment as SegmentTuple
 from fasttcp.core.silence import silence_ns
-from fasttcp.core.steps import TraceStep, read_steps
+from fasttcp.core.steps import read_steps
 from fasttcp.errors import InvariantError, ProfileError, SegmentError, SnapshotError, StaleHandle, StateError, TableFull
 from fasttcp.profiles import Profile
 from fasttcp.profiles import profile as find_profile
@@ -63,9 +62,9 @@ __all__ = ["ConnectionTable"]
 
 cdef bytes VERDICT_LAYOUT = b"T{I:row:H:flags:B:state_0:B:state_1:}"
 cdef bytes SUMMARY_LAYOUT = (
-    b"T{Q:handle:q:first_ns:q:last_ns:q:ended_ns:(16)B:orig_addr:(16)B:resp_addr:Q:orig_packets:Q:resp_packets:Q:orig_bytes:"
-    b"Q:resp_bytes:I:orig_isn:I:resp_isn:I:orig_retransmitted:I:resp_retransmitted:H:orig_port:H:resp_port:B:orig_state:"
-    b"B:resp_state:B:ended_by:B:flags:}"
+    b"T{Q:handle:q:first_ns:q:last_ns:q:ended_ns:(16)B:orig_addr:(16)B:resp_addr:Q:orig_packets:Q:resp_packets:"
+    b"Q:orig_bytes:Q:resp_bytes:I:orig_isn:I:resp_isn:I:orig_retransmitted:I:resp_retransmitted:H:orig_port:"
+    b"H:resp_port:B:orig_state:B:resp_state:B:ended_by:B:flags:}"
 )
 cdef bytes OUTCOME_LAYOUT = (
     b"T{Q:handle:Q:events:I:row:I:delivered:H:sent:H:flags:B:before:B:after:B:origin:B:last:}"
@@ -93,7 +92,9 @@ cdef int table_apply(ConnectionTable table, const Segment *segments, size_t n, V
     """Apply n segments, writing one verdict for each. StateError when it is not open in the observer seat."""
     if table.observer == NULL:
         with gil:
-            raise StateError("this table is not open" if table.engine == NULL else "this table sits in the endpoint seat")
+            raise StateError(
+                "this table is not open" if table.engine == NULL else "this table sits in the endpoint seat"
+            )
     observe_batch(table.observer, segments, n, verdicts)
     return 0
 
@@ -101,7 +102,8 @@ cdef int table_apply(ConnectionTable table, const Segment *segments, size_t n, V
 # ---- inside ----------------------------------------------------------------------------------------------------------
 
 cdef bytes _secret(seed):
-    """32 secret bytes: from the system, or from the seed by BLAKE2 so that neighbouring seeds have nothing in common."""
+    """32 secret bytes: from the system, or from the seed by BLAKE2 so that neighbouring seeds have nothing in
+    common."""
     if seed is None:
         return os.urandom(32)
     return hashlib.blake2b(str(whole("seed", seed, -(1 << 63), (1 << 64) - 1)).encode(), digest_size=32).digest()
@@ -124,12 +126,15 @@ cdef size_t _segments(source, Py_buffer *view) except? 0:
         PyObject_GetBuffer(source, view, PyBUF_FORMAT | PyBUF_ND)
     except TypeError:
         raise SegmentError(
-            f"{type(source).__name__} is no batch of segments: give a SegmentBatch or a buffer of {sizeof(Segment)}-byte records"
+            f"{type(source).__name__} is no batch of segments: give a SegmentBatch or a buffer of "
+            f"{sizeof(Segment)}-byte records"
         ) from None
     except (BufferError, ValueError) as refusal:
         raise SegmentError(f"the buffer of segments is not contiguous ({refusal})") from None
     if view.len % sizeof(Segment) != 0 or (view.itemsize != sizeof(Segment) and view.itemsize != 1):
-        message = f"a buffer of {view.len} bytes in items of {view.itemsize}: segments are records of {sizeof(Segment)} bytes"
+        message = (
+            f"a buffer of {view.len} bytes in items of {view.itemsize}: segments are records of {sizeof(Segment)} bytes"
+        )
     elif <size_t>view.buf % 8 != 0 and view.len != 0:
         message = "the buffer of segments does not begin on an 8-byte boundary"
     else:
@@ -248,25 +253,61 @@ cdef int open_table(
     return 0
 
 
+# ---- what differs between the seats --------------------------------------------------------------------------------
+
+cdef void summarize(ConnectionTable table, row_t row, Summary *out) noexcept:
+    if table.endpoint != NULL:
+        summarize_endpoint(table.endpoint, row, LIVE, 0, out)
+    else:
+        summarize_observed(table.observer, row, LIVE, 0, out)
+
+
+cdef void fire_due(Endpoint *e, ns_t now_ns, size_t budget) noexcept nogil:
+    """Fire what is due; what became of each connection is in the output, the ended ones and the counts."""
+    cdef Outcome outcomes[DUE_BATCH]
+    while endpoint_advance(e, now_ns, &budget, outcomes, DUE_BATCH) == DUE_BATCH:
+        pass
+
+
 # ---- the class -------------------------------------------------------------------------------------------------------
 
 cdef class ConnectionTable(Application):
     """The state of many TCP connections: rows of 64 bytes, a hash index over them, one timer wheel.
 
-    capacity: connections that find room at once, 1 to 2^31. max_capacity: how far the table may grow, step by step and without moving
-    anything; None keeps it at `capacity`. profile: a name or a `fasttcp.Profile`. seat: "endpoint" or "observer".
-    seed: an int makes the hash secret and all else reproducible; None takes a random secret. on_full: "raise" refuses the
-    connection, "evict" lets go of the oldest that is over (TIME_WAIT, or reset), then the oldest half-open, then the oldest
-    closing one, never of an established one.
-    tick_ns: the grain of the timer wheel; a timer fires never early and at most one tick late. trace: how many
-    transitions `explain` may look back on, over the whole table. keep_ended: collect ended connections for `take_ended`.
+    Parameters
+    ----------
+    capacity : int
+        Connections that find room at once, 1 to 2^31.
+    max_capacity : int or None
+        How far the table may grow, step by step and without moving anything; None keeps it at `capacity`.
+    profile : str or Profile
+        The time-outs and policies; a name of one of the built-in profiles.
+    seat : "endpoint" or "observer"
+        One host's half of each connection, or a tap that sees both.
+    seed : int or None
+        Makes the hash's secret, and all else, reproducible; None takes a random secret.
+    on_full : "raise" or "evict"
+        A full table refuses the connection; or it lets go of the oldest that is over (TIME_WAIT, or reset), then of the
+        oldest half-open, then of the oldest closing one, never of an established one.
+    tick_ns : int
+        The grain of the timer wheel, ns: a timer fires never early and at most one tick late.
+    trace : int
+        How many transitions `explain` may look back on, over the whole table; 32 bytes each.
+    keep_ended : bool
+        Collect ended connections for `take_ended`.
+    accept_all : bool
+        Endpoint: an established connection is the application's at once; False: it waits for `accept`.
+    read_all : bool
+        Endpoint: what is delivered counts as read; False: it fills the window until `read`.
+    output_limit : int
+        Endpoint: segments that may wait for `take_output`.
 
-    In the endpoint seat also: accept_all: an established connection is the application's at once; False: it waits in its
-    listener's queue for `accept`. read_all: what is delivered counts as read; False: it fills the window until `read`.
-    output_limit: segments that may wait for `take_output`.
-
-    Raises ValueError for arguments out of range, MemoryError when the system refuses the memory. Opening touches the memory
-    of `capacity` rows, about 0.2 s a GB.
+    Raises
+    ------
+    ValueError, TypeError, ProfileError
+        An argument that cannot be; the message names it and its range.
+    MemoryError
+        The system refuses the memory. Opening touches the memory of `capacity` rows, about 0.2 s a GB.
     """
 
     def __init__(
@@ -274,8 +315,8 @@ cdef class ConnectionTable(Application):
         tick_ns=10_000_000, trace=0, keep_ended=False, accept_all=True, read_all=True, output_limit=OUTPUT_LIMIT,
     ):
         open_table(
-            self, capacity, capacity if max_capacity is None else max_capacity, find_profile(profile), seat, seed, _secret(seed),
-            on_full, tick_ns, trace, keep_ended, accept_all, read_all, output_limit, 0,
+            self, capacity, capacity if max_capacity is None else max_capacity, find_profile(profile), seat, seed,
+            _secret(seed), on_full, tick_ns, trace, keep_ended, accept_all, read_all, output_limit, 0,
         )
 
     def __dealloc__(self):
@@ -298,13 +339,13 @@ cdef class ConnectionTable(Application):
     def apply(self, segments):
         """Apply a batch of segments in their order; the GIL is released meanwhile.
 
-        segments: a `SegmentBatch`, or any contiguous buffer of 80-byte records of its layout (`SEGMENT_DTYPE`) on an 8-byte
-        boundary; nobody may write to it meanwhile. Their time_ns is the clock, and due timers fire as it goes.
+        segments: a `SegmentBatch`, or any contiguous buffer of 80-byte records of its layout (`SEGMENT_DTYPE`) on an
+        8-byte boundary; nobody may write to it meanwhile. Their time_ns is the clock, and due timers fire as it goes.
 
-        Observer: returns records (n,) of row uint32 (0xFFFFFFFF: none), flags uint16 (`Verdict`), and both sides' states
-        afterwards, state_0 and state_1, uint8. A segment that finds the table full has Verdict.FULL; nothing is raised for it.
-        Endpoint: records of handle uint64 (0: none), events uint64 (a bit for each `Event`), row and delivered uint32, sent and
-        flags uint16 (`OutcomeFlag`), before, after, origin and last uint8; timers fire in `advance` only.
+        Observer: returns records (n,) of row uint32 (0xFFFFFFFF: none), flags uint16 (`Verdict`), and both sides'
+        states afterwards, state_0 and state_1, uint8. A segment that finds the table full has Verdict.FULL; nothing is raised.
+        Endpoint: records of handle uint64 (0: none), events uint64 (a bit for each `Event`), row and delivered uint32,
+        sent and flags uint16 (`OutcomeFlag`), before, after, origin and last uint8; timers fire in `advance` only.
         Raises SegmentError, before the first segment is looked at, when the buffer is no batch of segments.
         Cost: about 1 us a call and the random memory of two cache lines a segment.
         """
@@ -330,9 +371,9 @@ cdef class ConnectionTable(Application):
     def advance(self, now_ns, budget=None):
         """Let the time be `now_ns` (int, ns, the clock of the segments) and fire what is due; the GIL is released.
 
-        budget: how many timers one call may look at, about; None: all. Returns True when everything due has fired, False
-        when the budget ended first and the next call goes on; until then a connection whose time is up is still counted, but
-        no call and no segment finds it any more. An older time is taken for the newest seen.
+        budget: how many timers one call may look at, about; None: all. Returns True when everything due has fired,
+        False when the budget ended first and the next call goes on; until then a connection whose time is up is still
+        counted, but no call and no segment finds it any more. An older time is taken for the newest seen.
         """
         cdef ns_t now = whole("now_ns", now_ns, INT64_MIN, INT64_MAX)
         cdef size_t most = <size_t>-1 if budget is None else whole("budget", budget, 1, 1 << 62)
@@ -352,9 +393,10 @@ cdef class ConnectionTable(Application):
     def receive(self, segment):
         """Apply one segment: a `Segment`, or 80 bytes of the layout of `SegmentBatch`.
 
-        Observer: returns (handle or None, `Verdict`), and raises TableFull when it needs a row and there is none (with
-        on_full="evict": none that may be evicted). Endpoint: returns (handle or None, `Outcome`); its time_ns is the time, and
-        a SYN without a row is dropped as a host does. Raises SegmentError for anything else than a segment.
+        Observer: returns (handle or None, `Verdict`), and raises TableFull when it needs a row and there is none
+        (with on_full="evict": none that may be evicted). Endpoint: returns (handle or None, `Outcome`); its time_ns
+        is the time, and a SYN without a row is dropped as a host does. Raises SegmentError for anything else than a
+        segment.
         """
         cdef Py_buffer view
         cdef Verdict verdict
@@ -373,7 +415,8 @@ cdef class ConnectionTable(Application):
             if self.endpoint != NULL:
                 endpoint_receive(self.endpoint, <const Segment *>view.buf, (<const Segment *>view.buf).time_ns, &out)
                 told = read_outcome(
-                    out.handle, out.events, out.before, out.after, out.origin, out.last, out.delivered, out.sent, out.flags
+                    out.handle, out.events, out.before, out.after, out.origin, out.last, out.delivered, out.sent,
+                    out.flags,
                 )
                 return told.handle, told
             observe(self.observer, <const Segment *>view.buf, &verdict)
@@ -391,11 +434,12 @@ cdef class ConnectionTable(Application):
         return None, flags
 
     def find(self, src, sport, dst, dport):
-        """The handle of the connection between two ends, None if there is none. Observer: in either order; endpoint: src
-        is the local end, and dst all zero with dport 0 finds a listener.
+        """The handle of the connection between two ends, None if there is none.
 
-        src, dst: addresses as text, packed bytes or ipaddress objects; an IPv4 address and its form ::ffff:a.b.c.d are one.
-        sport, dport: 0 to 65535. Raises SegmentError for anything else.
+        Observer: in either order. Endpoint: src is the local end, and dst all zero with dport 0 finds a listener.
+
+        src, dst: addresses as text, packed bytes or ipaddress objects; an IPv4 address and its form ::ffff:a.b.c.d
+        are one. sport, dport: 0 to 65535. Raises SegmentError for anything else.
         """
         cdef Segment ends
         cdef Key key
@@ -415,7 +459,7 @@ cdef class ConnectionTable(Application):
         return store_handle(&self.engine.table, row)
 
     def handle(self, row):
-        """The handle of the connection in this row now (rows are what `apply` returns). Raises StaleHandle if it is free."""
+        """The handle of the connection in this row now; rows are what `apply` returns. StaleHandle if it is free."""
         cdef uint64_t at = whole("row", row, 0, (1 << 32) - 1)
         ready(self)
         if (
@@ -445,8 +489,8 @@ cdef class ConnectionTable(Application):
     def explain(self, handle):
         """What happened to this connection, oldest first: a list of `TraceStep`.
 
-        Needs a table made with `trace`; steps that the ring has overwritten are missing. Works for ended connections too.
-        Raises StateError on a table that records nothing. Cost: one pass over the ring, the GIL released.
+        Needs a table made with `trace`; steps that the ring has overwritten are missing. Works for ended connections
+        too. Raises StateError on a table that records nothing. Cost: one pass over the ring, the GIL released.
         """
         cdef uint64_t wanted = whole("handle", handle, 0, (1 << 64) - 1)
         cdef size_t count = 0
@@ -511,7 +555,7 @@ cdef class ConnectionTable(Application):
         return {state: totals[<int>state.value] for state in State}
 
     def tallies(self):
-        """What has been counted since the table was made: {name: int}. Endpoint: also each `Event`, by its name in lower case."""
+        """What has been counted since the table was made: {name: int}. Endpoint: also each `Event`, in lower case."""
         ready(self)
         if self.endpoint != NULL:
             found = dict(self.endpoint.counts)
@@ -539,7 +583,7 @@ cdef class ConnectionTable(Application):
         return records_take(<char *>data, n, sizeof(Summary), SUMMARY_LAYOUT)
 
     def __arrow_c_stream__(self, requested_schema=None):
-        """The live connections as an Arrow stream: `polars.DataFrame(table)`, `pyarrow.table(table)`. A copy of one moment."""
+        """The live connections as an Arrow stream, a copy of one moment: `polars.DataFrame(table)`."""
         return self.summaries().__arrow_c_stream__(requested_schema)
 
     def __arrow_c_schema__(self):
@@ -549,7 +593,8 @@ cdef class ConnectionTable(Application):
     def take_ended(self):
         """Summaries of the connections that ended since the last call, in the order in which the table let go of them.
 
-        Records (n,). One that timed out has as ended_ns when it was due, not when `advance` came round to it. Needs a table made with keep_ended=True (StateError otherwise). Until they are taken they cost 120 bytes each; those
+        Records (n,). One that timed out has as ended_ns when it was due, not when `advance` came round to it. Needs a
+        table made with keep_ended=True (StateError otherwise). Until they are taken they cost 120 bytes each; those
         for which there was no memory are counted in `tallies` as ended_lost. O(1): the memory changes hands.
         """
         cdef EndLog ended
@@ -567,11 +612,11 @@ cdef class ConnectionTable(Application):
         return tuple(ENDPOINT_COLUMNS if self.endpoint != NULL else OBSERVER_COLUMNS)
 
     def column(self, name):
-        """A zero-copy, read-only view of one field of every row, (capacity,): ``numpy.asarray(table.column("state_0"))``.
+        """A zero-copy, read-only view of one field of every row: ``numpy.asarray(table.column("state_0"))``.
 
-        The memory never moves, so a view stays valid, and live, while the table grows; its length is that of the day it was
-        made. Row r holds a connection where ``generation[r]`` is odd. What each column means: `fasttcp.core.columns`.
-        Raises KeyError with the names that there are. O(1).
+        Shape (capacity,). The memory never moves, so a view stays valid while the table grows; its length is that of
+        the day it was made. Row r holds a connection where ``generation[r]`` is odd. What each column means:
+        `fasttcp.core.columns`. Raises KeyError with the names that there are. O(1).
         """
         cdef Table *t
         cdef char *base
@@ -609,16 +654,16 @@ cdef class ConnectionTable(Application):
 
     @property
     def nbytes(self):
-        """Bytes of memory behind the table: rows, cold records, addresses, index, wheel; not the trace, not ended ones."""
+        """Bytes of memory behind rows, cold records, addresses, index and wheel; the trace is not counted."""
         ready(self)
         return store_bytes(&self.engine.table)
 
     def save(self, path):
         """Write the whole table to a file, which takes the place of `path` when it is complete, never before.
 
-        With it: profile, secret, clock, handles, timers, counters, recorded steps, ended connections not yet taken. The file
-        is for its owner's eyes only: who knows the secret can choose colliding tuples. Raises OSError.
-        Cost: about 110 bytes a connection, 1 GB/s; other threads wait.
+        With it: profile, secret, clock, handles, timers, counters, recorded steps, ended connections not yet taken.
+        The file is for its owner's eyes only: who knows the secret can choose colliding tuples. Raises OSError. Cost:
+        about 110 bytes a connection, 1 GB/s; other threads wait.
         """
         ready(self)
         with replacing(path) as file:
@@ -630,10 +675,10 @@ cdef class ConnectionTable(Application):
 
     @classmethod
     def load(cls, path):
-        """The table that `save` wrote to `path`: every handle, column and timer as it was; the index and the wheel are new.
+        """The table that `save` wrote to `path`: every handle, column and timer as it was.
 
-        Raises OSError, and SnapshotError with file and offset for a file that is no saved table, was cut short or damaged, or
-        was written by a version or on a machine whose tables cannot be read here.
+        Raises OSError, and SnapshotError with file and offset for a file that is no saved table, was cut short or
+        damaged, or was written by a version or on a machine whose tables cannot be read here.
         """
         cdef ConnectionTable table = cls.__new__(cls)
         with open(path, "rb") as file:
@@ -642,16 +687,16 @@ cdef class ConnectionTable(Application):
                 read_table(table, reader)
             except SnapshotError:
                 raise
-            except (ValueError, TypeError, LookupError, OverflowError) as fault:
+            except (ValueError, TypeError, LookupError, OverflowError, InvariantError) as fault:
                 raise SnapshotError(f"no table can be made of this: {fault}", os.fspath(path), reader.offset) from fault
         return table
 
     def check_invariants(self):
-        """Check index, rows, free list, wheel and counts against each other. Raises InvariantError naming the first fault.
+        """Check index, rows, free list, wheel and counts against each other. InvariantError names the first fault.
 
-        Beyond the structure: a connection has exactly one armed timer (endpoint: the one its state needs, if any), and no event
-        came that classification rules out.
-        Cost: some passes over all rows; meant for tests and for doubt.
+        Beyond the structure: a connection has exactly one armed timer (endpoint: the one its state needs, if any),
+        and no event came that classification rules out. Cost: some passes over all rows; meant for tests and for
+        doubt.
         """
         ready(self)
         if self.endpoint != NULL:
@@ -664,247 +709,47 @@ cdef class ConnectionTable(Application):
             raise InvariantError(f"{self.engine.never} events came that classification rules out")
 
 
-# ---- scans, without the GIL ------------------------------------------------------------------------------------------
-
-cdef void summarize(ConnectionTable table, row_t row, Summary *out) noexcept:
-    if table.endpoint != NULL:
-        summarize_endpoint(table.endpoint, row, LIVE, 0, out)
-    else:
-        summarize_observed(table.observer, row, LIVE, 0, out)
-
-
-cdef void fire_due(Endpoint *e, ns_t now_ns, size_t budget) noexcept nogil:
-    """Fire what is due; what became of each connection is in the output, the ended ones and the counts."""
-    cdef Outcome outcomes[DUE_BATCH]
-    while endpoint_advance(e, now_ns, &budget, outcomes, DUE_BATCH) == DUE_BATCH:
-        pass
-
-
-cdef Summary *live_summaries(Engine *engine, Observer *o, Endpoint *e, size_t *count) noexcept nogil:
-    """Memory, the caller's, with a summary of every live connection; NULL when there is none to be had."""
-    cdef const Table *t = &engine.table
-    cdef Summary *data = <Summary *>malloc((t.used + 1) * sizeof(Summary))
-    cdef size_t row, n = 0
-    if data == NULL:
-        return NULL
-    for row in range(t.high):
-        if store_in_use(t, <row_t>row) and not store_overdue(t, <row_t>row):
-            if e != NULL:
-                summarize_endpoint(e, <row_t>row, LIVE, 0, &data[n])
-            else:
-                summarize_observed(o, <row_t>row, LIVE, 0, &data[n])
-            n += 1
-    count[0] = n
-    return data
-
-
-cdef Step *steps_of(const Trace *trace, uint64_t handle, size_t *count) noexcept nogil:
-    """Memory, the caller's, with the recorded steps of one connection, oldest first; NULL when there is none to be had."""
-    cdef size_t n = 0, room = 64
-    cdef Step *found = <Step *>malloc(room * sizeof(Step))
-    cdef Step *moved
-    cdef const Step *step
-    cdef uint64_t at = trace.written - trace.capacity if trace.written > trace.capacity else 0
-    while found != NULL and at < trace.written:
-        step = &trace.steps[at & (trace.capacity - 1)]
-        if step.handle == handle:
-            if n == room:
-                room *= 2
-                moved = <Step *>realloc(found, room * sizeof(Step))
-                if moved == NULL:
-                    free(found)
-                    return NULL
-                found = moved
-            found[n] = step[0]
-            n += 1
-        at += 1
-    count[0] = n
-    return found
-
-
 # ---- saving and loading ----------------------------------------------------------------------------------------------
-
-cdef dict _sizes():
-    """How the data of a saved table are to be read; another machine or build may differ."""
-    return {
-        "byteorder": sys.byteorder, "row": sizeof(Row), "step": sizeof(Step), "summary": sizeof(Summary),
-        "segment": sizeof(Segment),
-    }
-
 
 cdef int write_table(ConnectionTable self, write) except -1:
     """Hand the table to `write`, in pieces. The caller has the turn."""
-    cdef Table *t = &self.engine.table
-    cdef const Trace *trace = &self.engine.trace
-    cdef row_t row
-    cdef int i
-    head = _sizes()
-    head |= {
-        "cold": t.cold_stride, "seat": self.seat, "profile": self.profile.to_dict(), "on_full": self.on_full,
-        "seed": self.seed, "secret": (<char *>t.secret)[:sizeof(t.secret)].hex(), "tick_ns": t.tick_ns, "capacity": t.capacity,
-        "max_capacity": t.max_rows, "keep_ended": self.keep_ended, "trace": trace.capacity, "written": trace.written,
-        "high": t.high, "free": t.free, "started": t.started, "epoch_ns": t.epoch_ns, "now_ns": t.now_ns,
-        "skipped": t.wheel.skipped, "never": self.engine.never, "ended_lost": self.ended.lost,
-        "ended": self.ended.count,
+    head = saved_head(self.engine, &self.ended) | {
+        "seat": self.seat, "profile": self.profile.to_dict(), "on_full": self.on_full, "seed": self.seed,
+        "keep_ended": self.keep_ended,
     }
     if self.endpoint != NULL:
-        head |= {
-            "accept_all": self.endpoint.auto_accept, "read_all": self.endpoint.auto_read,
-            "output_limit": self.endpoint.output.limit, "output": self.endpoint.output.count,
-            "next_port": self.endpoint.next_port, "tallies": dict(self.endpoint.counts),
-        }
+        head |= saved_endpoint_head(self.endpoint)
     else:
         head["tallies"] = dict(self.observer.tallies)
     snapshot_begin(write, head)
-    snapshot_put(write, "rows", t.rows, t.high * sizeof(Row))
-    snapshot_put(write, "cold", t.cold, t.high * t.cold_stride)
-    snapshot_put(write, "addr6", t.addr6, min(t.addr6_block.usable, t.high * 32))
-    order = bytearray()             # rows that may be evicted, by class, oldest first
-    for i in range(1, EVICT_CLASSES if t.links != NULL else 0):
-        row = t.oldest[i]
-        while row != NO_ROW:
-            order += (<char *>&row)[:sizeof(row)]
-            row = t.links[row].newer
-    snapshot_put(write, "order", <const char *>order, len(order))
-    snapshot_put(write, "steps", trace.steps, min(trace.written, trace.capacity) * sizeof(Step))
-    snapshot_put(write, "ended", self.ended.data, self.ended.count * sizeof(Summary))
+    save_engine(self.engine, &self.ended, write)
     if self.endpoint != NULL:
-        write_output(self.endpoint, write)
-    snapshot_end(write)
-    return 0
-
-
-cdef int _expect(SnapshotReader reader, str name, size_t length) except -1:
-    """The next section must have this name and length."""
-    cdef size_t found = snapshot_next(reader, name)
-    if found != length:
-        raise ValueError(f"section {name!r} has {found} bytes, not {length}")
-    return 0
+        save_output(self.endpoint, write)
+    return snapshot_end(write)
 
 
 cdef int read_table(ConnectionTable self, SnapshotReader reader) except -1:
     """Open a new table with what a reader finds. On any error it is of no use but to be dropped."""
     cdef dict head = reader.head
-    cdef Table *t
-    cdef size_t high, length, i
-    cdef row_t row
-    cdef uint64_t written
     cdef Tallies tallies
-    cdef Counts counts
-    cdef bytearray order
-    for name, size in _sizes().items():
-        if head[name] != size:
-            raise ValueError(f"{name} is {head[name]!r} there and {size!r} here")
+    check_head(head)
     secret = bytes.fromhex(head["secret"])
     if len(secret) != 32:
         raise ValueError(f"a secret of {len(secret)} bytes")
     # Pages come with their first use: what the head claims costs no memory before the rows are there.
     open_table(
-        self, head["capacity"], head["max_capacity"], Profile.from_dict(head["profile"]), head["seat"], head["seed"], secret,
-        head["on_full"], head["tick_ns"], head["trace"], head["keep_ended"], head.get("accept_all", True),
+        self, head["capacity"], head["max_capacity"], Profile.from_dict(head["profile"]), head["seat"], head["seed"],
+        secret, head["on_full"], head["tick_ns"], head["trace"], head["keep_ended"], head.get("accept_all", True),
         head.get("read_all", True), head.get("output_limit", OUTPUT_LIMIT), STORE_LAZY,
     )
-    t = &self.engine.table
-    high = whole("high", head["high"], 0, t.capacity)
-    if head["cold"] != t.cold_stride:
-        raise ValueError(f"cold is {head['cold']!r} there and {t.cold_stride} here")
-    written = whole("written", head["written"], 0, (1 << 64) - 1)
+    load_engine(self.engine, &self.ended, self.keep_ended, reader)
     if self.endpoint != NULL:
-        counts = head["tallies"]
-        self.endpoint.counts = counts
-        self.endpoint.next_port = whole("next_port", head["next_port"], 0, (1 << 32) - 1)
-    else:
-        tallies = head["tallies"]
-        self.observer.tallies = tallies
-    self.engine.never = whole("never", head["never"], 0, (1 << 64) - 1)
-    self.ended.lost = whole("ended_lost", head["ended_lost"], 0, (1 << 64) - 1)
-
-    _expect(reader, "rows", high * sizeof(Row))
-    snapshot_take(reader, "rows", t.rows, high * sizeof(Row))
-    _expect(reader, "cold", high * t.cold_stride)
-    snapshot_take(reader, "cold", t.cold, high * t.cold_stride)
-    length = snapshot_next(reader, "addr6")
-    if length > high * 32:
-        raise ValueError(f"section 'addr6' has {length} bytes for {high} rows")
-    if length and store_grow_addr6(t, <row_t>(high - 1)) != STORE_OK:
-        raise MemoryError(f"no memory for {length} bytes of addresses")
-    snapshot_take(reader, "addr6", t.addr6, length)
-    if head["started"]:
-        store_rebuild(
-            t, high, whole("free", head["free"], 0, (1 << 32) - 1), whole("epoch_ns", head["epoch_ns"], INT64_MIN, INT64_MAX),
-            whole("now_ns", head["now_ns"], INT64_MIN, INT64_MAX), whole("skipped", head["skipped"], 0, (1 << 64) - 1),
-        )
-    elif high:
-        raise ValueError(f"{high} rows, and the clock was never seen")
-    if self.observer != NULL and t.wheel.entries != t.used:
-        raise ValueError(f"{t.used} connections have {t.wheel.entries} timers")
-    if self.endpoint != NULL:
-        try:
-            endpoint_recount(self.endpoint)
-            endpoint_check(self.endpoint)
-        except InvariantError as fault:
-            raise ValueError(str(fault)) from fault
-
-    length = snapshot_next(reader, "order")
-    if length > high * sizeof(row) or length % sizeof(row):
-        raise ValueError(f"section 'order' has {length} bytes for {high} rows")
-    order = bytearray(length)
-    snapshot_take(reader, "order", <char *>order, length)
-    for i in range(length // sizeof(row)):
-        memcpy(&row, <char *>order + i * sizeof(row), sizeof(row))
-        move_to_newest(t, row, high)
-
-    _expect(reader, "steps", min(written, self.engine.trace.capacity) * sizeof(Step))
-    snapshot_take(reader, "steps", self.engine.trace.steps, min(written, self.engine.trace.capacity) * sizeof(Step))
-    for i in range(min(written, self.engine.trace.capacity)):
-        if not is_step(&self.engine.trace.steps[i]):
-            raise ValueError(f"step {i} is none of the machine's")
-    self.engine.trace.written = written
-
-    length = whole("ended", head["ended"], 0, 1 << 32 if self.keep_ended else 0) * sizeof(Summary)
-    _expect(reader, "ended", length)
-    self.ended.data = <Summary *>malloc(length + 1)
-    if self.ended.data == NULL:
-        raise MemoryError(f"no memory for {length} bytes of ended connections")
-    snapshot_take(reader, "ended", self.ended.data, length)
-    self.ended.count = self.ended.capacity = length // sizeof(Summary)
-    if self.endpoint != NULL:
-        read_output(self.endpoint, reader, whole("output", head["output"], 0, head["output_limit"]))
+        load_endpoint(self.endpoint, reader)
+        endpoint_recount(self.endpoint)
+        endpoint_check(self.endpoint)
+        return snapshot_done(reader)
+    tallies = head["tallies"]
+    self.observer.tallies = tallies
+    if self.engine.table.wheel.entries != self.engine.table.used:
+        raise ValueError(f"{self.engine.table.used} connections have {self.engine.table.wheel.entries} timers")
     return snapshot_done(reader)
-
-
-cdef int write_output(Endpoint *e, write) except -1:
-    """The segments that wait to be sent, which go on waiting."""
-    cdef size_t n = e.output.count
-    cdef bytearray waiting = bytearray(n * sizeof(Segment))
-    output_copy(&e.output, <Segment *><char *>waiting)
-    snapshot_put(write, "output", <const char *>waiting, n * sizeof(Segment))
-    return 0
-
-
-cdef int read_output(Endpoint *e, SnapshotReader reader, size_t n) except -1:
-    cdef bytearray waiting
-    cdef size_t i
-    _expect(reader, "output", n * sizeof(Segment))
-    waiting = bytearray(n * sizeof(Segment))
-    snapshot_take(reader, "output", <char *>waiting, n * sizeof(Segment))
-    for i in range(n):
-        if not output_put(&e.output, <const Segment *>(<char *>waiting + i * sizeof(Segment))):
-            raise MemoryError(f"no memory for {n} segments that wait to be sent")
-    return 0
-
-
-cdef int move_to_newest(Table *t, row_t row, size_t high) except -1:
-    """Put a row at the newest end of its eviction list."""
-    cdef int kind = EVICT_NONE
-    if t.links != NULL and row < high and store_in_use(t, row):
-        kind = t.class_of[t.rows[row].state[0] * 16 + t.rows[row].state[1]]
-    if kind == EVICT_NONE:
-        raise ValueError(f"row {row} is in the order of eviction and cannot be evicted")
-    store_reclass(t, row, kind, EVICT_NONE)
-    store_reclass(t, row, EVICT_NONE, kind)
-    return 0
-
-
-cdef bint is_step(const Step *step) noexcept nogil:
-    return step.state < N_STATES and step.event < EVENT_SLOTS and not machine_actions(step.state, step.event) & A_NEVER

@@ -2,17 +2,17 @@
 
 What must stand here: who may go in, and waiting. What must not: what they do there.
 
-While the GIL is held a call is whole anyway. Only calls that let go of it, a batch or a long scan, take the turn; others wait
-until it is free. A turn is handed over to the one who has waited longest, never thrown up in the air: a thread that sends
-batch after batch cannot keep a second one out.
+While the GIL is held a call is whole anyway. Only calls that let go of it, a batch or a long scan, take the turn;
+others wait until it is free. A turn is handed over to the one who has waited longest, never thrown up in the air: a
+thread that sends batch after batch cannot keep a second one out.
 
-Invariants: whoever has taken the turn gives it back before it returns, and nothing that can fail stands between; there are
-waiters only while the turn is taken.
+Invariants: whoever has taken the turn gives it back before it returns, and nothing that can fail stands between;
+there are waiters only while the turn is taken.
 
 Cost: one branch where nobody else is inside; else a lock of the system.
 
-A process that forks while another thread is inside a table must not use that table in the child: nobody would ever give the
-turn back, and the rows may be half written.
+A process that forks while another thread is inside a table must not use that table in the child: nobody would ever
+give the turn back, and the rows may be half written.
 """
 
 from fasttcp.errors import StateError

@@ -1,12 +1,13 @@
-"""Arrow streams of tables and records: read by hand through ctypes, so that no library is needed, and by those that exist."""
+"""Arrow streams of tables and records: read by hand through ctypes, so that no library is needed, and by those that
+exist."""
 
 import ctypes
 import gc
 import ipaddress
-import itertools
 import random
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from table_traffic import ISN_A, ISN_B, B, S, batch_of, clients, closing, feed, 
 
 from fasttcp import Event, State
 
-# ---- the C structs, for reading by hand --------------------------------------------------------------------------------
+# ---- the C structs, for reading by hand ------------------------------------------------------------------------------
 
 
 class Schema(ctypes.Structure):
@@ -31,11 +32,13 @@ class Stream(ctypes.Structure):
 
 Schema._fields_ = [
     ("format", ctypes.c_char_p), ("name", ctypes.c_char_p), ("metadata", ctypes.c_char_p), ("flags", ctypes.c_int64),
-    ("n_children", ctypes.c_int64), ("children", ctypes.POINTER(ctypes.POINTER(Schema))), ("dictionary", ctypes.POINTER(Schema)),
+    ("n_children", ctypes.c_int64), ("children", ctypes.POINTER(ctypes.POINTER(Schema))), ("dictionary",
+    ctypes.POINTER(Schema)),
     ("release", ctypes.CFUNCTYPE(None, ctypes.POINTER(Schema))), ("private_data", ctypes.c_void_p),
 ]  # fmt: skip
 Array._fields_ = [
-    ("length", ctypes.c_int64), ("null_count", ctypes.c_int64), ("offset", ctypes.c_int64), ("n_buffers", ctypes.c_int64),
+    ("length", ctypes.c_int64), ("null_count", ctypes.c_int64), ("offset", ctypes.c_int64), ("n_buffers",
+    ctypes.c_int64),
     ("n_children", ctypes.c_int64), ("buffers", ctypes.POINTER(ctypes.c_void_p)),
     ("children", ctypes.POINTER(ctypes.POINTER(Array))), ("dictionary", ctypes.POINTER(Array)),
     ("release", ctypes.CFUNCTYPE(None, ctypes.POINTER(Array))), ("private_data", ctypes.c_void_p),
@@ -68,13 +71,17 @@ def buffer(array, i, dtype, count):
     assert address is None or address % 64 == 0
     if not address:
         return None
-    return np.ctypeslib.as_array((ctypes.c_char * (np.dtype(dtype).itemsize * count)).from_address(address)).view(dtype).copy()
+    return (
+        np.ctypeslib.as_array((ctypes.c_char * (np.dtype(dtype).itemsize * count)).from_address(address))
+        .view(dtype)
+        .copy()
+    )
 
 
 def texts(array):
     offsets = buffer(array, 1, "i4", array.length + 1)
     data = bytes(buffer(array, 2, "u1", offsets[-1])) if offsets[-1] else b""
-    return [data[start:end].decode() for start, end in itertools.pairwise(offsets)]
+    return [data[start:end].decode() for start, end in pairwise(offsets)]
 
 
 def column(schema, array):
@@ -128,7 +135,11 @@ def read(source):
 def busy():
     table = observer(512, keep_ended=True)
     feed(table, *(s for a in clients(100) for s in opening(5 * S, a)))
-    feed(table, *opening(5 * S, ("2001:db8::1", 7), ("fe80::1:0:0:1", 80)), send(6 * S, B, clients(100)[50], "ACK", ISN_B + 1, ISN_A + 1, 9))  # noqa: E501
+    feed(
+        table,
+        *opening(5 * S, ("2001:db8::1", 7), ("fe80::1:0:0:1", 80)),
+        send(6 * S, B, clients(100)[50], "ACK", ISN_B + 1, ISN_A + 1, 9),
+    )
     feed(table, *(s for a in clients(30) for s in closing(7 * S, a)))
     return table
 
@@ -164,7 +175,8 @@ def test_types_are_those_that_frames_want():
     _, formats, _ = read(busy())
     assert formats == {
         "handle": "L", "first_ns": "tsn:", "last_ns": "tsn:", "ended_ns": "tsn:", "orig_addr": "u", "resp_addr": "u",
-        "orig_packets": "L", "resp_packets": "L", "orig_bytes": "L", "resp_bytes": "L", "orig_isn": "I", "resp_isn": "I",
+        "orig_packets": "L", "resp_packets": "L", "orig_bytes": "L", "resp_bytes": "L", "orig_isn": "I",
+        "resp_isn": "I",
         "orig_retransmitted": "I", "resp_retransmitted": "I", "orig_port": "S", "resp_port": "S", "orig_state": "c",
         "resp_state": "c", "ended_by": "c", "flags": "C",
     }  # fmt: skip
@@ -190,7 +202,10 @@ def test_empty_table_has_columns_and_no_batch():
 
 def test_schema_alone():
     table = busy()
-    for source, names in ((table, table.summaries().fields), (table.apply(b""), ("row", "flags", "state_0", "state_1"))):
+    for source, names in (
+        (table, table.summaries().fields),
+        (table.apply(b""), ("row", "flags", "state_0", "state_1")),
+    ):
         schema = struct_in(capsule := source.__arrow_c_schema__(), b"arrow_schema", Schema)
         assert tuple(schema.children[i].contents.name.decode() for i in range(schema.n_children)) == names
         del capsule
@@ -198,10 +213,16 @@ def test_schema_alone():
 
 def test_addresses_as_text_agree_with_ipaddress():
     random_ = random.Random(3)
-    addresses = [ipaddress.IPv6Address(bytes(random_.choice([0, 0, 0, 1, 255]) for _ in range(16))) for _ in range(3000)]
-    addresses += [ipaddress.IPv6Address(sum(random_.choice([0, 0, 1, 0xABCD]) << 16 * i for i in range(8))) for _ in range(3000)]
+    addresses = [
+        ipaddress.IPv6Address(bytes(random_.choice([0, 0, 0, 1, 255]) for _ in range(16))) for _ in range(3000)
+    ]
+    addresses += [
+        ipaddress.IPv6Address(sum(random_.choice([0, 0, 1, 0xABCD]) << 16 * i for i in range(8))) for _ in range(3000)
+    ]
     addresses += [ipaddress.IPv4Address(random_.randrange(2**32)) for _ in range(1000)]
-    addresses += [ipaddress.ip_address(a) for a in ("::", "::1", "1::", "0.0.0.0", "255.255.255.255", "ff" * 2 + ":" * 2 + "1")]
+    addresses += [
+        ipaddress.ip_address(a) for a in ("::", "::1", "1::", "0.0.0.0", "255.255.255.255", "ff" * 2 + ":" * 2 + "1")
+    ]
     addresses += [ipaddress.IPv6Address(b"\xff" * 16), ipaddress.IPv6Address(b"\x10" * 16)]
     addresses = [a for a in dict.fromkeys(addresses) if a.version == 4 or a.ipv4_mapped is None]
     table = observer(len(addresses))
@@ -273,7 +294,11 @@ print(resident() - before)
 def test_everything_is_freed():
     """500 times some 60 KB of streams, schemas and arrays, taken whole, in part and not at all."""
     child = subprocess.run(
-        [sys.executable, "-c", LEAKS, __file__.rpartition("/")[0]], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", LEAKS, __file__.rpartition("/")[0]],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
     assert int(child.stdout) < 500_000
 

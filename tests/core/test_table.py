@@ -31,7 +31,13 @@ NO_ROW = 0xFFFFFFFF
 
 def test_table_says_what_it_was_made_with():
     table = observer(8, max_capacity=100, profile="bsd", on_full="evict", seed=-7)
-    assert (table.capacity, table.max_capacity, table.seat, table.on_full, table.seed) == (8, 100, "observer", "evict", -7)
+    assert (table.capacity, table.max_capacity, table.seat, table.on_full, table.seed) == (
+        8,
+        100,
+        "observer",
+        "evict",
+        -7,
+    )
     assert table.profile.base == "bsd"
     assert (len(table), table.now_ns) == (0, 0)
     assert repr(table) == "<ConnectionTable observer: 0 of 100 connections, profile('bsd')>"
@@ -93,6 +99,8 @@ def calls(table):
         "now_ns": lambda: table.now_ns,
         "nbytes": lambda: table.nbytes,
         "check_invariants": table.check_invariants,
+        "save": lambda: table.save("never written"),
+        "__arrow_c_stream__": table.__arrow_c_stream__,
     }
 
 
@@ -104,8 +112,7 @@ def test_table_that_was_never_opened_refuses_every_call(name):
 
 def test_every_public_name_is_in_the_list_of_calls():
     public = {name for name in vars(ConnectionTable) if not name.startswith("_")}
-    # Set once, no engine behind them; or a matter of files, with tests of their own.
-    attributes = {"profile", "seat", "on_full", "seed", "columns", "save", "load"}
+    attributes = {"profile", "seat", "on_full", "seed", "columns", "load"}  # no engine behind them
     assert public - attributes <= set(calls(observer()))
     assert repr(ConnectionTable.__new__(ConnectionTable)) == "<ConnectionTable, not open>"
 
@@ -133,7 +140,8 @@ LITTLE_MEMORY = """
 import resource
 from fasttcp import ConnectionTable
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
-for arguments in ({"capacity": 100_000_000}, {"capacity": 4, "max_capacity": 1 << 31}, {"capacity": 4, "trace": 1 << 30}):
+many = {"capacity": 100_000_000}, {"capacity": 4, "max_capacity": 1 << 31}, {"capacity": 4, "trace": 1 << 30}
+for arguments in many:
     table = ConnectionTable.__new__(ConnectionTable)
     try:
         table.__init__(**arguments, seat="observer")
@@ -158,7 +166,8 @@ def test_whole_life_of_a_connection_with_its_verdicts():
     table = observer()
     verdicts = feed(table, *opening(), *closing())
     assert [Verdict(v["flags"]) for v in verdicts] == [
-        Verdict.NEW | Verdict.CHANGED, Verdict.CHANGED, Verdict.CHANGED, Verdict.CHANGED, Verdict.CHANGED, Verdict.CHANGED,
+        Verdict.NEW | Verdict.CHANGED, Verdict.CHANGED, Verdict.CHANGED, Verdict.CHANGED, Verdict.CHANGED,
+        Verdict.CHANGED,
     ]  # fmt: skip
     assert [(State(v["state_0"]).name, State(v["state_1"]).name) for v in verdicts] == [
         ("SYN_SENT", "SYN_RCVD"),
@@ -220,7 +229,15 @@ def test_apply_takes_every_form_of_a_batch():
     batch = batch_of(*opening())
     array = np.asarray(batch)
     expected = feed(observer(), *opening())
-    for form in (batch, array, memoryview(batch), array.tobytes(), bytearray(array.tobytes()), array[:3], array.view("u1")):
+    for form in (
+        batch,
+        array,
+        memoryview(batch),
+        array.tobytes(),
+        bytearray(array.tobytes()),
+        array[:3],
+        array.view("u1"),
+    ):
         assert list(observer().apply(form)) == expected
     assert len(observer().apply(SegmentBatch(4))) == 0
     assert len(observer().apply(b"")) == 0
@@ -285,7 +302,14 @@ def test_find_in_both_directions_and_in_every_form_of_address():
     feed(table, *opening())
     handle = table.handle(0)
     packed = ipaddress.ip_address(A[0]).packed
-    for a in (A[0], packed, bytearray(packed), ipaddress.ip_address(A[0]), "::ffff:10.0.0.1", b"\0" * 10 + b"\xff\xff" + packed):
+    for a in (
+        A[0],
+        packed,
+        bytearray(packed),
+        ipaddress.ip_address(A[0]),
+        "::ffff:10.0.0.1",
+        b"\0" * 10 + b"\xff\xff" + packed,
+    ):
         assert table.find(a, A[1], *B) == handle
         assert table.find(*B, a, A[1]) == handle
     assert table.find(A[0], A[1] + 1, *B) is None
@@ -438,7 +462,8 @@ def test_summary_tells_originator_and_responder():
     (summary,) = table.summaries()
     assert summary == table.summary(table.find(*a, *b))
     assert summary == {
-        "handle": 1 << 32, "first_ns": 5 * S, "last_ns": 6 * S, "ended_ns": 0, "orig_addr": "10.0.0.9", "resp_addr": "10.0.0.1",
+        "handle": 1 << 32, "first_ns": 5 * S, "last_ns": 6 * S, "ended_ns": 0, "orig_addr": "10.0.0.9",
+        "resp_addr": "10.0.0.1",
         "orig_packets": 2, "resp_packets": 2, "orig_bytes": 0, "resp_bytes": 1000, "orig_isn": ISN_A, "resp_isn": ISN_B,
         "orig_retransmitted": 0, "resp_retransmitted": 0, "orig_port": 50000, "resp_port": 80,
         "orig_state": State.ESTABLISHED, "resp_state": State.ESTABLISHED, "ended_by": 255, "flags": 0,
@@ -487,7 +512,9 @@ def test_ended_connections_are_handed_out_once():
     assert {(State(record["orig_state"]), State(record["resp_state"])) for record in first} == {
         (State.TIME_WAIT, State.CLOSED)
     }, "the last states, before the row was let go"
-    assert all(60 * S <= r["ended_ns"] - r["last_ns"] < 60 * S + 2 * TICK for r in first), "when it was due, not when we looked"
+    assert all(60 * S <= r["ended_ns"] - r["last_ns"] < 60 * S + 2 * TICK for r in first), (
+        "when it was due, not when we looked"
+    )
     table.advance(10**6 * S)
     assert len(table.take_ended()) == 5
     assert len(table.take_ended()) == 0
@@ -537,10 +564,17 @@ def test_full_table_refuses_and_counts():
 def test_full_table_evicts_in_the_stated_order():
     table = observer(6, on_full="evict", keep_ended=True)
     kinds = {
-        "established": opening, "half_open": lambda t, a: opening(t, a)[:1], "closing": lambda t, a: opening(t, a) + closing(t, a)[:1],  # noqa: E501
+        "established": opening, "half_open": lambda t, a: opening(t, a)[:1], "closing": lambda t, a: opening(t,
+        a) + closing(t, a)[:1],
         "time_wait": lambda t, a: opening(t, a) + closing(t, a),
     }  # fmt: skip
-    ends = dict(zip(["closing", "half_open 1", "time_wait 1", "established", "half_open 2", "time_wait 2"], clients(6), strict=True))  # noqa: E501
+    ends = dict(
+        zip(
+            ["closing", "half_open 1", "time_wait 1", "established", "half_open 2", "time_wait 2"],
+            clients(6),
+            strict=True,
+        )
+    )
     for i, (kind, a) in enumerate(ends.items()):
         feed(table, *kinds[kind.split()[0]](i * MS, a))
     order = []

@@ -28,9 +28,11 @@ def test_every_column_is_a_strided_view_of_the_rows():
     assert seen == {
         "state_0": State.ESTABLISHED, "state_1": State.ESTABLISHED, "addr_0": 0x0A000001, "addr_1": 0x0A000009,
         "port_0": 80, "port_1": 50000, "flags": 0x0002 | 0x0008 | 0x0010 | 15 << 8 | 15 << 12, "last_ns": 6 * S,
-        "snd_nxt_0": ISN_B + 8, "snd_nxt_1": ISN_A + 1 & 0xFFFFFFFF, "rcv_nxt_0": ISN_A + 1 & 0xFFFFFFFF, "rcv_nxt_1": ISN_B + 1,
+        "snd_nxt_0": ISN_B + 8, "snd_nxt_1": ISN_A + 1 & 0xFFFFFFFF, "rcv_nxt_0": ISN_A + 1 & 0xFFFFFFFF,
+        "rcv_nxt_1": ISN_B + 1,
         "window_0": 99, "window_1": 0xFFFF, "packets_low_0": 2, "packets_low_1": 2, "bytes_low_0": 7, "bytes_low_1": 0,
-        "isn_0": ISN_B, "isn_1": ISN_A, "retransmitted_0": 0, "retransmitted_1": 0, "packets_high_0": 0, "packets_high_1": 0,
+        "isn_0": ISN_B, "isn_1": ISN_A, "retransmitted_0": 0, "retransmitted_1": 0, "packets_high_0": 0,
+        "packets_high_1": 0,
         "bytes_high_0": 0, "bytes_high_1": 0, "generation": 1, "first_ns": 5 * S,
     }  # fmt: skip
 
@@ -141,7 +143,7 @@ def life():
     table.apply(segments)
     views = [np.asarray(table.column(name)) for name in table.columns]
     table.summaries()[0], table.explain(table.handle(0)), list(table), table.counts(), table.tallies()
-    for bad in (lambda: table.state(1), lambda: table.apply(b"x"), lambda: table.column("x"), lambda: table.find(1, 2, 3, 4)):
+    for bad in (lambda: table.state(1), lambda: table.apply(b"x"), lambda: table.column("x"), lambda: table.find(1, 2)):
         try:
             bad()
         except Exception:

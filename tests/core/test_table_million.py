@@ -1,4 +1,5 @@
-"""One million connections, opened, closed and expired, ten times over in one table: as fast and as large as at first."""
+"""One million connections, opened, closed and expired, ten times over in one table: as fast and as large as at
+first."""
 
 import os
 import sys

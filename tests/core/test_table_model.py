@@ -1,8 +1,9 @@
 """The table against a model: a dict of connections and a heap of deadlines, nothing clever.
 
-The model's transitions are taken by the interpreted machine (`fasttcp.transition`), its deadlines come from `silence_ns`. It
-plays two hosts of each connection, as a tap that misses nothing sees them, and says after each segment what the table must
-say: the states of both, what lives, what is counted, who was evicted. After each step the table checks its own invariants.
+The model's transitions are taken by the interpreted machine (`fasttcp.transition`), its deadlines come from
+`silence_ns`. It plays two hosts of each connection, as a tap that misses nothing sees them, and says after each
+segment what the table must say: the states of both, what lives, what is counted, who was evicted. After each step the
+table checks its own invariants.
 
 At least 50,000 steps with CI=true, 3,000 otherwise. A step is one segment, or one call of advance.
 """
@@ -10,6 +11,7 @@ At least 50,000 steps with CI=true, 3,000 otherwise. A step is one segment, or o
 import heapq
 import os
 from collections import Counter
+from typing import ClassVar
 
 import numpy as np
 from hypothesis import HealthCheck, settings
@@ -41,6 +43,7 @@ ENDS = [
 ]
 CLOSED, LISTEN, SYN_SENT, SYN_RCVD, ESTABLISHED = (State(i) for i in range(5))
 CLOSING = {State.FIN_WAIT_1, State.FIN_WAIT_2, State.CLOSE_WAIT, State.CLOSING, State.LAST_ACK}
+EXPECTED = Verdict(0)
 FAR = 0x60000000  # outside every window
 
 
@@ -54,7 +57,8 @@ def class_of(states):
 
 
 class Connection:
-    """Two hosts; 0 is the originator. `which` is the place of the 4-tuple in ENDS, `ends` the two in the order of the hosts."""
+    """Two hosts; 0 is the originator. `which` is the place of the 4-tuple in ENDS, `ends` the two in the order of the
+    hosts."""
 
     def __init__(self, ends, isn):
         self.ends = ends
@@ -76,7 +80,7 @@ class Connection:
 class TableAgainstModel(RuleBasedStateMachine):
     total = 0
     sound = False  # made, and no verdict was wrong
-    seen = Counter()  # events, verdicts, and how connections went  # noqa: RUF012
+    seen: ClassVar = Counter()  # events, verdicts, and how connections went
 
     @initialize(
         kind=st.sampled_from(["grow", "evict", "raise"]),
@@ -87,7 +91,8 @@ class TableAgainstModel(RuleBasedStateMachine):
         self.evict = kind == "evict"
         self.room = 64 if kind == "grow" else room
         self.table = observer(
-            1 if kind == "grow" else room, max_capacity=self.room, on_full="evict" if self.evict else "raise", keep_ended=True,
+            1 if kind == "grow" else room, max_capacity=self.room, on_full="evict" if self.evict else "raise",
+            keep_ended=True,
         )  # fmt: skip
         self.now = self.epoch = epoch
         self.started = False
@@ -168,7 +173,7 @@ class TableAgainstModel(RuleBasedStateMachine):
         self.now += ns
         self.expire()
 
-    def begin(self, which, ends, flags, isn, replaced=Verdict(0), payload=0):  # noqa: B008
+    def begin(self, which, ends, flags, isn, replaced=EXPECTED, payload=0):
         """The first segment of a connection: a SYN, a SYN+ACK, or an ACK in mid-stream."""
         if replaced:
             self.end(which)
@@ -242,7 +247,7 @@ class TableAgainstModel(RuleBasedStateMachine):
             if c is None or all(state in (CLOSED, State.TIME_WAIT) for state in c.states):
                 if c is None or move not in (n & 0xFFFFFFFF for n in c.isn):
                     ends = ENDS[which][:: -1 if move & 1 else 1]
-                    self.begin(which, ends, "SYN", (move, 0), Verdict(0) if c is None else Verdict.REPLACED)
+                    self.begin(which, ends, "SYN", (move, 0), EXPECTED if c is None else Verdict.REPLACED)
             elif c.states == [SYN_SENT, SYN_RCVD]:
                 self.answer(which, c, move)
             elif SYN_RCVD in c.states and SYN_SENT not in c.states:
@@ -252,11 +257,18 @@ class TableAgainstModel(RuleBasedStateMachine):
                 if c.states[host] in (CLOSED, SYN_SENT):
                     host = 1 - host
                 if c.states[host] in (ESTABLISHED, State.CLOSE_WAIT):
-                    self.say(which, c, host, payload=move >> 8 & 0xFFF, fin=move >> 1 & 3 != 0, crossed=move >> 3 & 1 == 1)
+                    self.say(
+                        which, c, host, payload=move >> 8 & 0xFFF, fin=move >> 1 & 3 != 0, crossed=move >> 3 & 1 == 1
+                    )
                 elif c.states[host] not in (CLOSED, SYN_SENT, SYN_RCVD) and c.states[1 - host] is not SYN_SENT:
                     self.say(which, c, host)
 
-    @rule(which=st.integers(0, len(ENDS) - 1), turned=st.booleans(), isn=st.integers(0, 2**32 - 1), pause=st.integers(0, 50))
+    @rule(
+        which=st.integers(0, len(ENDS) - 1),
+        turned=st.booleans(),
+        isn=st.integers(0, 2**32 - 1),
+        pause=st.integers(0, 50),
+    )
     def syn(self, which, turned, isn, pause):
         """A SYN on any 4-tuple, known or not."""
         self.clock(pause * MS)
@@ -298,10 +310,17 @@ class TableAgainstModel(RuleBasedStateMachine):
             self.segment(which, 1, "SYN|ACK", c.isn[1], c.snd_nxt[0], 0, Verdict.CHANGED)
 
     @precondition(lambda self: self.living)
-    @rule(data=st.data(), host=st.integers(0, 1), payload=st.sampled_from([0, 0, 1, 1460, 10**6]), fin=st.booleans(),
-          crossed=st.booleans(), pause=st.integers(5, 500))
+    @rule(
+        data=st.data(),
+        host=st.integers(0, 1),
+        payload=st.sampled_from([0, 0, 1, 1460, 10**6]),
+        fin=st.booleans(),
+        crossed=st.booleans(),
+        pause=st.integers(5, 500),
+    )
     def speak(self, data, host, payload, fin, crossed, pause):
-        """An ACK, data, a FIN, or all at once, from a host that may send it; `crossed`: the peer's FIN has not arrived."""
+        """An ACK, data, a FIN, or all at once, from a host that may send it; `crossed`: the peer's FIN has not
+        arrived."""
         self.clock(pause * MS)
         able = (SYN_RCVD, ESTABLISHED, State.CLOSE_WAIT) if payload or fin else tuple(State)[3:]
         which, c = self.choose(data, lambda c: c.states[host] in able and c.states[1 - host] is not SYN_SENT)
@@ -331,7 +350,7 @@ class TableAgainstModel(RuleBasedStateMachine):
             self.fire(c, host, Event.CROSSED_FIN if crossed else Event.CLOSE)
             if c.states[other] in (ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2):
                 actions |= self.fire(c, other, Event.RCV_FIN)
-        expected = Verdict.CHANGED if changed else Verdict(0)
+        expected = Verdict.CHANGED if changed else EXPECTED
         self.segment(which, host, "FIN|ACK" if fin else "ACK", seq, ack, payload, expected, actions)
 
     @precondition(lambda self: self.living)
@@ -352,14 +371,14 @@ class TableAgainstModel(RuleBasedStateMachine):
             actions, changed = self.acknowledge(c, host, c.acked[host], 0)
             if c.fin_sent[host] and c.states[other] is State.TIME_WAIT:
                 actions |= self.fire(c, other, Event.RCV_FIN_AGAIN)
-            expected = Verdict.RETRANSMITTED | (Verdict.CHANGED if changed else Verdict(0))
+            expected = Verdict.RETRANSMITTED | (Verdict.CHANGED if changed else EXPECTED)
             flags, payload = ("FIN|ACK", 0) if c.fin_sent[host] else ("ACK", 1)
             self.segment(which, host, flags, c.snd_nxt[host] - back, c.acked[host], payload, expected, actions)
         elif host == 0 and not c.partial:
             self.segment(which, host, "SYN", c.isn[host], 0, 0, Verdict.RETRANSMITTED)
 
     @precondition(lambda self: self.living)
-    @rule(data=st.data(), host=st.integers(0, 1), true=st.booleans(), pause=st.integers(0, 50))
+    @rule(data=st.data(), host=st.integers(0, 1), true=st.booleans(), pause=st.integers(5, 50))
     def reset(self, data, host, true, pause):
         """A RST, where its sender stands or far away from there."""
         self.clock(pause * MS)
@@ -384,11 +403,15 @@ class TableAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: self.living)
     @rule(data=st.data(), host=st.integers(0, 1), flags=st.sampled_from(["SYN|FIN", "SYN|RST", "PSH", "FIN"]))
     def nonsense(self, data, host, flags):
-        which, _c = self.choose(data, lambda c: True)
+        which, _ = self.choose(data, lambda c: True)
         self.segment(which, host, flags, 5, 0, 0, Verdict.ILLEGAL)
 
-    @rule(which=st.integers(0, len(ENDS) - 1), flags=st.sampled_from(["RST", "ACK", "ACK", "PSH"]), isn=st.integers(0, 2**32 - 1),
-          payload=st.sampled_from([0, 5]))
+    @rule(
+        which=st.integers(0, len(ENDS) - 1),
+        flags=st.sampled_from(["RST", "ACK", "ACK", "PSH"]),
+        isn=st.integers(0, 2**32 - 1),
+        payload=st.sampled_from([0, 5]),
+    )
     def out_of_nowhere(self, which, flags, isn, payload):
         """No SYN, on a 4-tuple that nobody knows."""
         if which in self.living:
@@ -399,8 +422,12 @@ class TableAgainstModel(RuleBasedStateMachine):
             expected = Verdict.STRAY if flags == "RST" else Verdict.ILLEGAL
             assert self.apply(which, ENDS[which], flags, isn, 0, 0, expected) is None
 
-    @rule(ns=st.one_of(st.integers(0, 2 * S), st.integers(0, 130).map(S.__mul__), st.sampled_from([400 * S, 5 * 86400 * S, 10**17])),  # noqa: E501
-          budget=st.sampled_from([None, None, 1, 3]))
+    @rule(
+        ns=st.one_of(
+            st.integers(0, 2 * S), st.integers(0, 130).map(S.__mul__), st.sampled_from([400 * S, 5 * 86400 * S, 10**17])
+        ),
+        budget=st.sampled_from([None, None, 1, 3]),
+    )
     def wait(self, ns, budget):
         if ns == 10**17:
             budget = None  # such a jump may not meet a backlog, see wheel_tick
@@ -455,7 +482,9 @@ class TableAgainstModel(RuleBasedStateMachine):
         assert table.tallies()["connections"] == len(self.living) + len(self.gone)
         assert len(table) == len(self.living), "looking for them has let the last expired ones go"
         states = [state for c in self.living.values() for state in c.states]
-        assert {state: count for state, count in table.counts().items() if count} == {s: states.count(s) for s in set(states)}
+        assert {state: count for state, count in table.counts().items() if count} == {
+            s: states.count(s) for s in set(states)
+        }
 
     def teardown(self):
         if self.sound:
@@ -472,7 +501,8 @@ def test_table_against_the_model():
     run_state_machine_as_test(
         TableAgainstModel,
         settings=settings(
-            max_examples=STEPS * 5 // 4 // RULES, stateful_step_count=RULES, deadline=None, derandomize=True, database=None,
+            max_examples=STEPS * 5 // 4 // RULES, stateful_step_count=RULES, deadline=None, derandomize=True,
+            database=None,
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """The clock that the caller hands in: never early, at most one tick late, never going back, budgets that end."""
 
-import itertools
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -74,7 +74,9 @@ def test_time_never_goes_back():
     table.check_invariants()
 
 
-@pytest.mark.parametrize(("now", "error"), [("now", TypeError), (1.5, TypeError), (None, TypeError), (2**63, ValueError)])
+@pytest.mark.parametrize(
+    ("now", "error"), [("now", TypeError), (1.5, TypeError), (None, TypeError), (2**63, ValueError)]
+)
 def test_bad_time_is_named(now, error):
     table = observer()
     with pytest.raises(error, match="now_ns is"):
@@ -105,7 +107,7 @@ def test_budget_bounds_one_call_and_the_rest_follows():
         sizes.append(len(table))
         table.check_invariants()
     assert len(table) == 0
-    assert all(before - after == 100 for before, after in itertools.pairwise(sizes))
+    assert all(before - after == 100 for before, after in pairwise(sizes))
     assert 9 <= len(sizes) <= 11
 
 
