@@ -23,8 +23,8 @@ from fasttcp.core.actions cimport finish, parent_of, step, take_syn
 from fasttcp.core.expiry cimport endpoint_expired
 from fasttcp.core.hash cimport Key, key_endpoint
 from fasttcp.core.layout cimport (
-    ACK, FIN, INFO_BAD_CHECKSUM, INFO_BAD_HEADER, NO_ROW, OPT_TIMESTAMPS, ROW_ORPHAN, ROW_PASSIVE, RST, SYN, Segment,
-    Tcb, ns_t, row_t, seq_le, seq_lt, seq_t,
+    ACK, FIN, INFO_BAD_CHECKSUM, INFO_BAD_HEADER, OPT_TIMESTAMPS, ROW_ORPHAN, ROW_PASSIVE, RST, SYN, Segment, Tcb, ns_t,
+    row_t, seq_le, seq_lt, seq_t,
 )
 from fasttcp.core.listening cimport accept_queue_full, for_nobody, illegal, may_reopen, reopen
 from fasttcp.core.names cimport (
@@ -35,7 +35,7 @@ from fasttcp.core.names cimport (
     S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT,
 )
 from fasttcp.core.prefetch cimport prefetch_write
-from fasttcp.core.store cimport store_cold, store_find, store_peek, store_prefetch, store_see
+from fasttcp.core.store cimport Table, store_cold, store_find, store_peek, store_prefetch, store_see
 from fasttcp.core.tcb cimport (
     TCB_AHEAD_BITS, TCB_FIN_BEYOND, TCB_FIN_SENT, TCB_RECOVERING, TCB_TIMESTAMPS, TCB_TS_RECENT, TIMER_KEEPALIVE,
     TIMER_PERSIST, Endpoint, EndpointCold, Outcome, Work, clock_s, outcome_clear, remote_shift, work_begin,
@@ -44,7 +44,8 @@ from fasttcp.core.timeouts cimport measure
 from fasttcp.core.verdicts cimport OUT_DROPPED
 
 cdef enum:
-    BATCH = 32
+    AHEAD = 16                  # segments between two stages of a batch
+    RING = 64                   # a power of two above 2 * AHEAD
     AFTER_FIN = 1 << S_CLOSE_WAIT | 1 << S_CLOSING | 1 << S_LAST_ACK | 1 << S_TIME_WAIT    # the peer's FIN was received
 
 
@@ -56,25 +57,28 @@ cdef void endpoint_receive(Endpoint *e, const Segment *s, ns_t now_ns, Outcome *
 
 
 cdef void endpoint_batch(Endpoint *e, const Segment *segments, size_t n, Outcome *outcomes) noexcept nogil:
-    """Segments in this order, each at its own time_ns. Their lines are fetched 32 segments at a time, stage by
-    stage."""
-    cdef Key keys[BATCH]
-    cdef size_t at = 0, m, i
+    """Segments in this order, each at its own time_ns. While one is read, the row of the segment AHEAD further on and
+    the bucket of the one twice as far are on their way."""
+    cdef Table *t = &e.engine.table
+    cdef Key keys[RING]
+    cdef Key *key
     cdef const Segment *s
-    while at < n:
-        m = n - at if n - at < BATCH else BATCH
-        for i in range(m):
-            s = &segments[at + i]
-            key_endpoint(&keys[i], s.dst, s.dport, s.src, s.sport, &e.engine.table.hash_key)
-            store_prefetch(&e.engine.table, &keys[i])
-        for i in range(m):
-            store_peek(&e.engine.table, &keys[i])
-            if keys[i].hint != NO_ROW:
-                prefetch_write(store_cold(&e.engine.table, keys[i].hint))
-                prefetch_write(<char *>store_cold(&e.engine.table, keys[i].hint) + 64)
-        for i in range(m):
-            _receive(e, &segments[at + i], segments[at + i].time_ns, &keys[i], &outcomes[at + i])
-        at += m
+    cdef size_t i
+    for i in range(n + 2 * AHEAD):
+        if i < n:
+            s = &segments[i]
+            key = &keys[i & (RING - 1)]
+            key_endpoint(key, s.dst, s.dport, s.src, s.sport, &t.hash_key)
+            store_prefetch(t, key)
+        if i >= AHEAD and i - AHEAD < n:
+            key = &keys[(i - AHEAD) & (RING - 1)]
+            store_peek(t, key)
+            # Nothing is read here, so a row that there is none of does no harm.
+            prefetch_write(store_cold(t, key.hint))
+            prefetch_write(<char *>store_cold(t, key.hint) + 64)
+        if i >= 2 * AHEAD:
+            s = &segments[i - 2 * AHEAD]
+            _receive(e, s, s.time_ns, &keys[(i - 2 * AHEAD) & (RING - 1)], &outcomes[i - 2 * AHEAD])
 
 
 cdef void _receive(Endpoint *e, const Segment *s, ns_t now_ns, const Key *key, Outcome *out) noexcept nogil:

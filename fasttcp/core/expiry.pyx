@@ -11,7 +11,10 @@ from fasttcp.core.layout cimport Tcb, ns_t, row_t
 from fasttcp.core.names cimport (
     E_GIVE_UP, E_KEEPALIVE, E_PROBE_WINDOW, E_RETRANSMIT, E_TIMEOUT_2MSL, E_TIMEOUT_FIN_WAIT_2, S_SYN_SENT,
 )
-from fasttcp.core.store cimport Table, store_advance, store_deadline_ns, store_disarm, store_see
+from fasttcp.core.prefetch cimport prefetch_write
+from fasttcp.core.store cimport (
+    Table, store_advance, store_cold, store_deadline_ns, store_disarm, store_prefetch_remove, store_see,
+)
 from fasttcp.core.tcb cimport (
     TIMER_2MSL, TIMER_FIN_WAIT_2, TIMER_KEEPALIVE, TIMER_NONE, TIMER_PERSIST, Endpoint, Outcome, Work, outcome_clear,
     work_begin,
@@ -63,6 +66,10 @@ cdef size_t endpoint_advance(Endpoint *e, ns_t now_ns, size_t *budget, Outcome *
         many = store_advance(
             &e.engine.table, now_ns, budget, due, DUE_BATCH if n - done > DUE_BATCH else n - done
         )
+        for i in range(many):           # most of them will go
+            prefetch_write(store_cold(&e.engine.table, due[i]))
+            prefetch_write(<char *>store_cold(&e.engine.table, due[i]) + 64)
+            store_prefetch_remove(&e.engine.table, due[i])
         for i in range(many):
             endpoint_timer(e, due[i], now_ns, &outcomes[done + i])
         done += many
