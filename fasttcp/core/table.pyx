@@ -61,8 +61,8 @@ from fasttcp.verdicts import Verdict as VerdictFlags
 
 __all__ = ["ConnectionTable"]
 
-cdef bytes VERDICT_LAYOUT = b"T{I:row:H:flags:B:state_0:B:state_1:}"
-cdef bytes SUMMARY_LAYOUT = (
+VERDICT_LAYOUT = b"T{I:row:H:flags:B:state_0:B:state_1:}"
+SUMMARY_LAYOUT = (
     b"T{Q:handle:q:first_ns:q:last_ns:q:ended_ns:(16)B:orig_addr:(16)B:resp_addr:Q:orig_packets:Q:resp_packets:Q:orig_bytes:"
     b"Q:resp_bytes:I:orig_isn:I:resp_isn:I:orig_retransmitted:I:resp_retransmitted:H:orig_port:H:resp_port:B:orig_state:"
     b"B:resp_state:B:ended_by:B:flags:}"
@@ -118,7 +118,7 @@ cdef list _ticks(times, tick_ns):
     return ticks
 
 
-cdef size_t _segments(source, Py_buffer *view) except? 0:
+cdef size_t table_segments(object source, Py_buffer *view) except? 0:
     """Fill in the view of a buffer of segments and return how many there are; SegmentError otherwise."""
     try:
         PyObject_GetBuffer(source, view, PyBUF_FORMAT | PyBUF_ND)
@@ -309,7 +309,7 @@ cdef class ConnectionTable(Application):
         Cost: about 1 us a call and the random memory of two cache lines a segment.
         """
         cdef Py_buffer view
-        cdef size_t n = _segments(segments, &view)
+        cdef size_t n = table_segments(segments, &view)
         cdef Records out
         try:
             if self.endpoint == NULL:
@@ -364,7 +364,7 @@ cdef class ConnectionTable(Application):
             batch = SegmentBatch(1)
             batch.append(**segment._asdict())
             segment = batch
-        if _segments(segment, &view) != 1:
+        if table_segments(segment, &view) != 1:
             message = f"{view.len} bytes: one segment is a record of {sizeof(Segment)} bytes"
             PyBuffer_Release(&view)
             raise SegmentError(message)
