@@ -38,7 +38,7 @@ from fasttcp.core.summary cimport Summary
 from fasttcp.core.table cimport SUMMARY_LAYOUT, VERDICT_LAYOUT, ConnectionTable, table_engine, table_segments
 from fasttcp.core.turn cimport Turn, turn_give, turn_take, turn_wait
 
-from fasttcp.errors import SegmentError, StaleHandle, StateError
+from fasttcp.errors import InvariantError, SegmentError, StaleHandle, StateError
 from fasttcp.spec import State
 
 __all__ = ["ShardedTable"]
@@ -309,6 +309,15 @@ cdef class ShardedTable:
         opened(self)
         return merged(self, [table.summaries() for table in self.tables])
 
+    def __arrow_c_stream__(self, requested_schema=None):
+        """The live connections of all shards as an Arrow stream: see `ConnectionTable.__arrow_c_stream__`."""
+        return self.summaries().__arrow_c_stream__(requested_schema)
+
+    def __arrow_c_schema__(self):
+        """Its schema."""
+        opened(self)
+        return self.tables[0].__arrow_c_schema__()
+
     def take_ended(self):
         """Summaries of the connections that ended since the last call, in the order of their ends within each shard."""
         opened(self)
@@ -442,7 +451,7 @@ cdef int check_home(ShardedTable table, Records live, int shard) except -1:
         ends.sport = data[i].port[0]
         ends.dport = data[i].port[1]
         if shard_of(table.work.secret, table.work.shards, &ends) != shard:
-            raise AssertionError(f"handle {data[i].handle} of shard {shard} belongs to another shard")
+            raise InvariantError(f"handle {data[i].handle} of shard {shard} belongs to another shard")
     return 0
 
 
