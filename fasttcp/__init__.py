@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Segment,
         SegmentBatch,
     )
+    from fasttcp.core.shards import ShardedTable
     from fasttcp.core.steps import TraceStep
     from fasttcp.core.table import ConnectionTable
     from fasttcp.errors import (
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "fasttcp.core.outcomes": ("Outcome",),
     "fasttcp.core.segments": ("SEGMENT_DTYPE", "Segment", "SegmentBatch"),
+    "fasttcp.core.shards": ("ShardedTable",),
     "fasttcp.core.steps": ("TraceStep",),
     "fasttcp.core.table": ("ConnectionTable",),
     "fasttcp.errors": (
@@ -102,6 +104,7 @@ __all__ = [
     "Segment",
     "SegmentBatch",
     "SegmentError",
+    "ShardedTable",
     "SnapshotError",
     "StaleHandle",
     "State",

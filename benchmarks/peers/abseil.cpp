@@ -1,29 +1,12 @@
-// absl::flat_hash_map from a key to the number of a row, with prefetch.
-#include "churn.hpp"
+// absl::flat_hash_map from a key to its row, with its prefetch.
+#include "inline.hpp"
 
 #include <absl/container/flat_hash_map.h>
 
-template <class K, class R> struct Index {
-    static constexpr bool OWN_ROWS = false, KNOWN = false, RECORDS = false;
-    absl::flat_hash_map<K, churn::row_t, churn::Hash<K>> map;
-    Index(size_t rows, R *) { map.reserve(rows); }
-    void find_batch(const K *keys, size_t n, churn::row_t *out)
-    {
-        for (size_t i = 0; i < n; i++) map.prefetch(keys[i]);
-        for (size_t i = 0; i < n; i++) out[i] = find(keys[i]);
-    }
-    churn::row_t find(const K &k) const
-    {
-        auto at = map.find(k);
-        return at == map.end() ? churn::NO_ROW : at->second;
-    }
-    churn::row_t insert(const K &k, churn::row_t row)
-    {
-        map.emplace(k, row);
-        return row;
-    }
-    void prefetch(const K &k) { map.prefetch(k); }
-    void erase(const K &k, churn::row_t) { map.erase(k); }
+template <class K> struct Of {
+    using Map = absl::flat_hash_map<K, churn::State, churn::Hash<K>>;
+    struct Ahead { static void ahead(const Map &map, const K &k) { map.prefetch(k); } };
+    using type = churn::InlineTracker<K, Map, Ahead>;
 };
 
-int main(int argc, char **argv) { return churn::worker<Index>(argc, argv); }
+int main(int argc, char **argv) { return churn::worker_inline<Of>(argc, argv); }

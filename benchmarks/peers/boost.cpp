@@ -1,28 +1,12 @@
-// boost::unordered_flat_map from a key to the number of a row. It has no prefetch of its own.
-#include "churn.hpp"
+// boost::unordered_flat_map from a key to its row. It has no prefetch.
+#include "inline.hpp"
 
 #include <boost/unordered/unordered_flat_map.hpp>
 
-template <class K, class R> struct Index {
-    static constexpr bool OWN_ROWS = false, KNOWN = false, RECORDS = false;
-    boost::unordered_flat_map<K, churn::row_t, churn::Hash<K>> map;
-    Index(size_t rows, R *) { map.reserve(rows); }
-    void find_batch(const K *keys, size_t n, churn::row_t *out)
-    {
-        for (size_t i = 0; i < n; i++) out[i] = find(keys[i]);
-    }
-    churn::row_t find(const K &k) const
-    {
-        auto at = map.find(k);
-        return at == map.end() ? churn::NO_ROW : at->second;
-    }
-    churn::row_t insert(const K &k, churn::row_t row)
-    {
-        map.emplace(k, row);
-        return row;
-    }
-    void prefetch(const K &) {}
-    void erase(const K &k, churn::row_t) { map.erase(k); }
+template <class K> struct Of {
+    using Map = boost::unordered_flat_map<K, churn::State, churn::Hash<K>>;
+    struct Ahead { static void ahead(const Map &, const K &) {} };
+    using type = churn::InlineTracker<K, Map, Ahead>;
 };
 
-int main(int argc, char **argv) { return churn::worker<Index>(argc, argv); }
+int main(int argc, char **argv) { return churn::worker_inline<Of>(argc, argv); }

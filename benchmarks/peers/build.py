@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.peers.machine import TICK_NS, machine_data, machine_inc
 
-__all__ = ["PEERS", "Absent", "Peer", "command"]
+__all__ = ["PEERS", "PYTHON", "Absent", "Peer", "command", "compiled"]
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent.parent / "build" / "peers"
@@ -42,27 +42,31 @@ class Peer:
     most: int = 1 << 62  # connections beyond which it would take hours
 
 
+DPDK = {"header": "/usr/include/dpdk/rte_hash.h", "package": "libdpdk-dev", "pkg_config": "libdpdk"}
+ABSEIL = {
+    "header": "/usr/include/absl/container/flat_hash_map.h",
+    "package": "libabsl-dev",
+    "pkg_config": "absl_flat_hash_map",
+    "libraries": ["-labsl_raw_hash_set", "-labsl_hash", "-labsl_city", "-labsl_low_level_hash"],
+}
+BOOST = {"header": "/usr/include/boost/unordered/unordered_flat_map.hpp", "package": "libboost1.81-dev"}
+STAGES = "with fasttcp's rows, stages and prefetch"
+
 PEERS = {
     peer.name: peer
     for peer in (
         Peer("fasttcp", "fasttcp, apply() in batches of 4,096", "ours.py"),
         Peer("floor1", "floor 1: row known, one line", "floors.cpp", ["1"]),
         Peer("floor2", "floor 2: and one random line", "floors.cpp", ["2"]),
-        Peer(
-            "dpdk", "DPDK rte_hash, bulk look-up", "dpdk.cpp", header="/usr/include/dpdk/rte_hash.h", package="libdpdk-dev",
-            pkg_config="libdpdk", libraries=["-lrte_hash", "-lrte_eal"],
-        ),
-        Peer(
-            "abseil", "absl::flat_hash_map, prefetch", "abseil.cpp", header="/usr/include/absl/container/flat_hash_map.h",
-            package="libabsl-dev", pkg_config="absl_flat_hash_map", libraries=["-labsl_raw_hash_set", "-labsl_hash", "-labsl_city", "-labsl_low_level_hash"],  # noqa: E501
-        ),
-        Peer(
-            "boost", "boost::unordered_flat_map", "boost.cpp", header="/usr/include/boost/unordered/unordered_flat_map.hpp",
-            package="libboost1.81-dev",
-        ),
+        Peer("dpdk", "DPDK rte_hash, bulk look-up", "dpdk.cpp", libraries=["-lrte_hash", "-lrte_eal"], **DPDK),
+        Peer("abseil", "absl::flat_hash_map, prefetch", "abseil.cpp", **ABSEIL),
+        Peer("boost", "boost::unordered_flat_map", "boost.cpp", **BOOST),
         Peer("std", "std::unordered_map + std::multimap", "std_map.cpp"),
         Peer("dict_heapq", "Python dict + heapq", "python_dict.py", ["heapq"], most=1_000_000),
         Peer("dict_deque", "Python dict + deque, tuned", "python_dict.py", ["deque"], most=1_000_000),
+        # Not peers but a question: how much of the difference is the index, and how much is what stands around it?
+        Peer("abseil_stages", f"absl::flat_hash_map {STAGES}", "abseil_stages.cpp", **ABSEIL),
+        Peer("boost_stages", f"boost::unordered_flat_map {STAGES}", "boost_stages.cpp", **BOOST),
     )
 }
 
@@ -75,23 +79,28 @@ def _pkg_config(package: str) -> list[str]:
         raise Absent(f"pkg-config does not know {package}") from None
 
 
-def _compile(peer: Peer) -> Path:
-    target = BUILD / Path(peer.source).stem
-    source = HERE / peer.source
+def compiled(name: str, flags: list[str] | None = None, libraries: list[str] | None = None) -> Path:
+    """The program made of a source in this folder, compiled if it is older than what it is made of. Raises Absent."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    _write_if_new(BUILD / "machine.inc", machine_inc())
+    target = BUILD / Path(name).stem
+    inputs = [HERE / name, *HERE.glob("*.hpp"), BUILD / "machine.inc"]
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         raise Absent("there is no C++ compiler (g++, or the one that CXX names)")
-    if peer.header and not Path(peer.header).exists():
-        raise Absent(f"{peer.header} is not there: install {peer.package}")
-    inputs = [source, HERE / "churn.hpp", BUILD / "machine.inc"]
     if target.exists() and target.stat().st_mtime > max(path.stat().st_mtime for path in inputs):
         return target
-    flags = _pkg_config(peer.pkg_config) if peer.pkg_config else []
-    call = [compiler, *FLAGS, f"-I{BUILD}", *flags, str(source), "-o", str(target), *peer.libraries]
+    call = [compiler, *FLAGS, f"-I{BUILD}", *(flags or []), str(HERE / name), "-o", str(target), *(libraries or [])]
     done = subprocess.run(call, capture_output=True, text=True)
     if done.returncode:
-        raise Absent(f"{peer.source} does not compile: {done.stderr.strip().splitlines()[0]}")
+        raise Absent(f"{name} does not compile: {done.stderr.strip().splitlines()[0]}")
     return target
+
+
+def _compile(peer: Peer) -> Path:
+    if peer.header and not Path(peer.header).exists():
+        raise Absent(f"{peer.header} is not there: install {peer.package}")
+    return compiled(peer.source, _pkg_config(peer.pkg_config) if peer.pkg_config else [], peer.libraries)
 
 
 def _write_if_new(path: Path, text: str) -> None:
@@ -102,7 +111,6 @@ def _write_if_new(path: Path, text: str) -> None:
 def command(peer: Peer, segments: Path, count: int, rows: int, family: int) -> list[str]:
     """The command line of a worker, compiled first if need be. Raises Absent."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    _write_if_new(BUILD / "machine.inc", machine_inc())
     _write_if_new(BUILD / "machine.json", json.dumps(machine_data()))
     common = [str(segments), str(count), str(rows), str(family)]
     if peer.source == "ours.py":

@@ -85,6 +85,10 @@ cdef struct Observer:
 
 cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcept nogil
 cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil
+# The same for the segments numbered at[0] to at[n - 1] only; verdicts is as long as segments.
+cdef void observe_some(
+    Observer *o, const Segment *segments, const uint32_t *at, size_t n, Verdict *verdicts
+) noexcept nogil
 cdef size_t observer_advance(Observer *o, ns_t now_ns, size_t budget) noexcept nogil
 cdef void observer_end(Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil
 cdef bint observer_expired(Observer *o, row_t row) noexcept nogil          # its time is up: it is gone now

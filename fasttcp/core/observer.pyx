@@ -591,23 +591,42 @@ cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcep
     step(o, &key, segment, verdict)
 
 
-cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil:
+cdef inline size_t numbered(const uint32_t *at, size_t i) noexcept nogil:
+    return i if at == NULL else at[i]
+
+
+cdef inline void pipeline(
+    Observer *o, const Segment *segments, const uint32_t *at, size_t n, Verdict *verdicts
+) noexcept nogil:
     """Every segment in its order, with memory asked for ahead of its use: while segment i is applied, the row of segment
     i + BATCH and the bucket of segment i + 2 * BATCH are on their way."""
     cdef Table *t = &o.engine.table
     cdef Key keys[RING]
     cdef Key *key
-    cdef size_t i
+    cdef size_t i, now
     for i in range(n + 2 * BATCH):
         if i < n:
             key = &keys[i & (RING - 1)]
-            key_observed(key, &segments[i], &t.hash_key)
+            key_observed(key, &segments[numbered(at, i)], &t.hash_key)
             store_prefetch(t, key)
         if i >= BATCH and i - BATCH < n:
             key = &keys[(i - BATCH) & (RING - 1)]
             store_peek(t, key)
             # The opening writes to the cold record too. No branch on what cannot be predicted: others ask for their row twice.
-            prefetch_write(store_cold(t, key.hint) if segments[i - BATCH].flags & SYN else <void *>&t.rows[key.hint])
+            prefetch_write(
+                store_cold(t, key.hint) if segments[numbered(at, i - BATCH)].flags & SYN else <void *>&t.rows[key.hint]
+            )
             prefetch_beside(o, key.hint)
         if i >= 2 * BATCH:
-            step(o, &keys[(i - 2 * BATCH) & (RING - 1)], &segments[i - 2 * BATCH], &verdicts[i - 2 * BATCH])
+            now = numbered(at, i - 2 * BATCH)
+            step(o, &keys[(i - 2 * BATCH) & (RING - 1)], &segments[now], &verdicts[now])
+
+
+cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil:
+    pipeline(o, segments, NULL, n, verdicts)
+
+
+cdef void observe_some(
+    Observer *o, const Segment *segments, const uint32_t *at, size_t n, Verdict *verdicts
+) noexcept nogil:
+    pipeline(o, segments, at, n, verdicts)

@@ -120,7 +120,7 @@ cdef list _ticks(times, tick_ns):
     return ticks
 
 
-cdef size_t _segments(source, Py_buffer *view) except? 0:
+cdef size_t table_segments(object source, Py_buffer *view) except? 0:
     """Fill in the view of a buffer of segments and return how many there are; SegmentError otherwise."""
     try:
         PyObject_GetBuffer(source, view, PyBUF_FORMAT | PyBUF_ND)
@@ -350,7 +350,7 @@ cdef class ConnectionTable(Application):
         Cost: about 1 us a call and the random memory of two cache lines a segment.
         """
         cdef Py_buffer view
-        cdef size_t n = _segments(segments, &view)
+        cdef size_t n = table_segments(segments, &view)
         cdef Records out
         try:
             if self.endpoint == NULL:
@@ -406,7 +406,7 @@ cdef class ConnectionTable(Application):
             batch = SegmentBatch(1)
             batch.append(**segment._asdict())
             segment = batch
-        if _segments(segment, &view) != 1:
+        if table_segments(segment, &view) != 1:
             message = f"{view.len} bytes: one segment is a record of {sizeof(Segment)} bytes"
             PyBuffer_Release(&view)
             raise SegmentError(message)

@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from fasttcp.core.shards import ShardedTable
 from fasttcp.core.table import ConnectionTable
 from fasttcp.load.churn import SEGMENT_BYTES, ChurnStream, wheel_lag
 from fasttcp.spec import State
@@ -117,15 +118,18 @@ def run_churn(
     return run.report()
 
 
-def _table(rows: int, threads: int, seed: int) -> ConnectionTable:
-    return ConnectionTable(rows, seat="observer", seed=seed, tick_ns=TICK_NS)
+def _table(rows: int, threads: int, seed: int) -> ConnectionTable | ShardedTable:
+    if threads == 1:
+        return ConnectionTable(rows, seat="observer", seed=seed, tick_ns=TICK_NS)
+    return ShardedTable(rows, shards=threads, seed=seed, tick_ns=TICK_NS)
 
 
 class _Run:
     """The loop's state: what has been applied and how long it took."""
 
-    def __init__(self, stream: ChurnStream, table: ConnectionTable, threads: int) -> None:
+    def __init__(self, stream: ChurnStream, table: ConnectionTable | ShardedTable, threads: int) -> None:
         self.stream, self.table, self.threads = stream, table, threads
+        self.tables = table.tables if isinstance(table, ShardedTable) else (table,)
         self.batch = BATCH if threads == 1 else CHUNK
         self.memory = memoryview(bytearray(CHUNK * SEGMENT_BYTES))
         self.interrupted = self.steady = False
@@ -152,7 +156,7 @@ class _Run:
             self.calls.append(took)
             self.spent_ns += took
             self.events += upto - at
-            self.lag = max(self.lag, wheel_lag(self.table))
+            self.lag = max(self.lag, *map(wheel_lag, self.tables))
 
     def tell(self, progress: Callable[[str, float, ChurnReport], None], phase: str, done: float) -> None:
         now = time.monotonic()

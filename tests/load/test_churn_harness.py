@@ -36,6 +36,13 @@ def test_a_run_by_seconds():
     assert report.events > 0
 
 
+def test_two_threads_do_the_same_work():
+    one, two = (run_churn(1000, events=20_000, seed=2, threads=threads) for threads in (1, 2))
+    assert (two.threads, two.events, two.live) == (2, one.events, one.live)
+    assert two.connections_ended == one.connections_ended
+    assert two.time_wait_share == one.time_wait_share
+
+
 def test_progress_is_told_of_both_phases_and_an_interrupt_reports_what_is_known(monkeypatch):
     phases = []
 

@@ -1,0 +1,72 @@
+"""Benchmarks with pytest-benchmark. Plain `pytest` does not collect them; `pytest benchmarks` does.
+
+    pytest benchmarks                                             one million connections, some minutes
+    pytest benchmarks --connections 100000
+    pytest benchmarks --benchmark-compare=benchmarks/reference.json
+
+Every benchmark says in its extra_info how many operations a round has, and `ns` is the median a piece.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+
+from fasttcp.load.churn import SEGMENT_BYTES, ChurnStream
+
+ROUNDS = 9
+
+
+def pytest_addoption(parser):
+    parser.addoption("--connections", type=int, default=1_000_000, help="size of the tables (1000000)")
+
+
+@pytest.fixture(scope="session")
+def connections(request):
+    return request.config.getoption("--connections")
+
+
+@pytest.fixture
+def measure(benchmark):
+    """measure(function, n, setup=..., rounds=...): time whole rounds of n operations each."""
+
+    def run(function, n, *, setup=None, rounds=ROUNDS, args=()):
+        if setup is None:
+            answer = benchmark.pedantic(function, args=args, rounds=rounds, warmup_rounds=1)
+        else:
+            answer = benchmark.pedantic(function, setup=setup, rounds=rounds)
+        benchmark.extra_info["operations"] = n
+        if benchmark.enabled:
+            benchmark.extra_info["ns"] = round(statistics.median(benchmark.stats.stats.data) * 1e9 / n, 2)
+        return answer
+
+    return run
+
+
+class Churned:
+    """A table in steady state and the stream that goes on."""
+
+    def __init__(self, table, stream, batch):
+        self.table, self.stream = table, stream
+        self.piece = bytearray(batch * SEGMENT_BYTES)
+        chunk = bytearray(65_536 * SEGMENT_BYTES)
+        while stream.segments < stream.warm_up:
+            stream.write_into(chunk)
+            table.apply(chunk)
+
+    def next(self):
+        """The next batch, in the same memory."""
+        self.stream.write_into(self.piece)
+        return self.piece
+
+
+@pytest.fixture
+def churned():
+    """churned(make_table, connections, mix, batch): see Churned."""
+
+    def make(make_table, connections, mix="ipv4", batch=262_144):
+        stream = ChurnStream(connections, mix=mix, seed=1)
+        return Churned(make_table(round(connections * 1.05) + 1024), stream, batch)
+
+    return make

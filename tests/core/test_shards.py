@@ -1,0 +1,197 @@
+"""ShardedTable: whatever it is asked, it answers what one table answers."""
+
+import gc
+import os
+import sys
+import threading
+
+import numpy as np
+import pytest
+from table_traffic import A, B, TICK, S, batch_of, clients, closing, opening
+
+from fasttcp import ConnectionTable, SegmentError, ShardedTable, StaleHandle, State
+from fasttcp.load.churn import ChurnStream
+
+NO_ROW = 0xFFFFFFFF
+
+
+def churned(table, mix="all", n=30_000, batch=5_000, connections=2000):
+    stream = ChurnStream(connections, mix=mix, seed=11)
+    verdicts = [np.array(table.apply(stream.take(batch))) for _ in range(n // batch)]
+    table.advance(stream.now_ns)
+    return np.concatenate(verdicts)
+
+
+def facts(summaries):
+    """Everything but handles, in an order of its own."""
+    fields = [name for name in np.asarray(summaries).dtype.names if name != "handle"]
+    return sorted(np.array(summaries)[fields].tolist(), key=repr)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 8])
+def test_one_table_and_its_shards_agree(shards):
+    one = ConnectionTable(5000, seat="observer", seed=1, keep_ended=True)
+    many = ShardedTable(5000, shards=shards, seed=1, keep_ended=True)
+    expected, got = churned(one), churned(many)
+    for field in ("flags", "state_0", "state_1"):
+        assert (expected[field] == got[field]).all()
+    assert ((expected["row"] == NO_ROW) == (got["row"] == NO_ROW)).all()
+    assert len(one) == len(many) and one.counts() == many.counts()
+    assert one.tallies() == many.tallies()
+    assert facts(one.summaries()) == facts(many.summaries())
+    assert facts(one.take_ended()) == facts(many.take_ended())
+    many.check_invariants()
+    assert all(len(table) for table in many.tables)
+
+
+def test_shards_share_evenly():
+    table = ShardedTable(8000, shards=4, seed=2)
+    churned(table, "both", 40_000, connections=4000)
+    sizes = [len(shard) for shard in table.tables]
+    assert max(sizes) - min(sizes) < 6 * (sum(sizes) / 4) ** 0.5
+
+
+def test_both_directions_are_one_shard_and_the_seed_decides_which():
+    ends = [(client, B) for client in clients(64)]
+    shards = []
+    for seed in range(6):
+        table = ShardedTable(64, shards=8, seed=seed)
+        shards.append([table.shard_of(*a, *b) for a, b in ends])
+        assert shards[-1] == [table.shard_of(*b, *a) for a, b in ends]
+        assert len(set(shards[-1])) > 4
+    assert len({tuple(one) for one in shards}) == 6
+    assert table.shard_of("2001:db8::1", 1, "2001:db8::2", 2) == table.shard_of("2001:db8::2", 2, "2001:db8::1", 1)
+
+
+def test_rows_and_handles_lead_back():
+    table = ShardedTable(300, shards=3, seed=5, trace=1000)
+    peers = clients(100)
+    verdicts = np.asarray(table.apply(batch_of(*(s for i, peer in enumerate(peers) for s in opening(i * TICK, peer, B)))))
+    for peer, row in zip(peers, verdicts["row"][::3], strict=True):
+        handle = table.find(*peer, *B)
+        assert table.find(*B, *peer) == handle == table.handle(int(row))
+        assert handle in table
+        assert table.state(handle) == (State.ESTABLISHED, State.ESTABLISHED)
+        assert table.summary(handle)["orig_port"] == peer[1] and table.summary(handle)["handle"] == handle
+        assert [step.event.name for step in table.explain(handle)][0] == "OPEN_ACTIVE"
+        for name in ("port_0", "port_1"):
+            assert table.column(name)[row % 3][row // 3] in (peer[1], B[1])
+    assert sorted(table) == sorted(np.asarray(table.summaries())["handle"].tolist())
+    assert len(set(table)) == len(table) == 100
+
+
+def test_a_handle_of_an_ended_connection_is_stale():
+    table = ShardedTable(8, shards=2, seed=5)
+    table.apply(batch_of(*opening()))
+    handle = table.find(*A, *B)
+    table.apply(batch_of(*closing()))
+    assert table.advance(100 * S)
+    assert handle not in table and len(table) == 0
+    with pytest.raises(StaleHandle):
+        table.state(handle)
+    with pytest.raises(StaleHandle, match="holds no connection"):
+        table.handle(handle & 0xFFFFFFFF)
+    assert "x" not in table and -1 not in table
+    with pytest.raises(TypeError, match="must be an int"):
+        table.state("x")
+
+
+def test_single_segments():
+    table = ShardedTable(8, shards=2, seed=5)
+    for segment in opening():
+        handle, _ = table.receive(memoryview(batch_of(segment)))
+    assert handle == table.find(*A, *B)
+    assert table.state(handle) == (State.ESTABLISHED, State.ESTABLISHED)
+    assert table.receive(batch_of(closing()[0])[0])[0] == handle
+    with pytest.raises(SegmentError, match="one segment"):
+        table.receive(memoryview(batch_of(*opening())))
+
+
+def test_sizes_add_up():
+    table = ShardedTable(1000, shards=4, max_capacity=2000, seed=1)
+    assert table.shards == 4 == len(table.tables)
+    assert 1000 <= table.capacity <= 1000 + 4 * (6 * 16 + 17)
+    assert 2000 <= table.max_capacity
+    assert table.nbytes == sum(one.nbytes for one in table.tables)
+    assert table.columns == table.tables[0].columns
+    assert repr(table).startswith("<ShardedTable: 0 of ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"shards": 0}, ValueError, "shards is 0"),
+        ({"shards": 65}, ValueError, "shards is 65"),
+        ({"shards": 1.0}, TypeError, "shards is 1.0"),
+        ({"shards": 2, "capacity": 0}, ValueError, "capacity is 0"),
+        ({"shards": 2, "seat": "endpoint"}, ValueError, "observer seat"),
+        ({"shards": 2, "colour": "red"}, TypeError, "colour"),
+        ({"shards": 2, "profile": "windows"}, ValueError, "windows"),
+    ],
+)
+def test_argument_out_of_range_is_named(arguments, error, words):
+    with pytest.raises(error, match=words):
+        ShardedTable(**{"capacity": 10, **arguments})
+
+
+def test_a_buffer_that_holds_no_segments_is_refused_and_changes_nothing():
+    table = ShardedTable(10, shards=2)
+    with pytest.raises(SegmentError):
+        table.apply(bytes(81))
+    with pytest.raises(SegmentError):
+        table.apply(None)
+    assert len(table.apply(b"")) == 0
+    assert table.tallies()["segments"] == 0
+
+
+def test_helpers_go_home_with_their_table():
+    def helpers():
+        return sum(thread.name.startswith("fasttcp shard") for thread in threading.enumerate())
+
+    before = helpers()
+    tables = [ShardedTable(10, shards=3) for _ in range(3)]
+    for table in tables:
+        table.apply(batch_of(*opening()))
+    assert helpers() == before + 6
+    threads = [t for t in threading.enumerate() if t.name.startswith("fasttcp shard")]
+    del table
+    tables.clear()
+    gc.collect()
+    for thread in threads:
+        thread.join(5)
+    assert helpers() == before
+
+
+def test_callers_from_many_threads_take_turns():
+    table = ShardedTable(3000, shards=2, seed=3)
+    streams = [ChurnStream(100, seed=i) for i in range(4)]
+
+    def work(stream):
+        for _ in range(20):
+            table.apply(stream.take(500))
+            len(table), table.counts()
+
+    threads = [threading.Thread(target=work, args=(stream,)) for stream in streams]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    table.check_invariants()
+    assert table.tallies()["segments"] == 4 * 20 * 500
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_has_helpers_of_its_own():
+    table = ShardedTable(100, shards=2, seed=3)
+    table.apply(batch_of(*opening()))
+    child = os.fork()
+    if child == 0:
+        try:
+            table.apply(batch_of(*closing()))
+            os._exit(0 if table.counts()[State.TIME_WAIT] == 1 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert table.counts()[State.ESTABLISHED] == 2
+    sys.stdout.flush()
