@@ -33,7 +33,7 @@ from fasttcp.observe.stream cimport may_be_at_end, stream_ack, stream_data, stre
 cdef enum:
     FAR = 1 << 20               # a SYN or RST this far from the highest number says nothing about it
     UNUSUAL = V_NEW | V_VOID | V_LATE | V_SUSPECT | V_ILLEGAL
-    SPECIAL = M_CLOSED | M_ENDS | M_GIVEN_UP | M_RANGES | M_EOF | M_LAST_WRAPPED | M_ACK_WRAPPED
+    SPECIAL = M_GIVEN_UP | M_RANGES | M_LAST_WRAPPED | M_ACK_WRAPPED
     DO_CLOSE = 1                # answers of the state machine
     DO_TELL = 2                 # ... and Zeek would call it a finished connection
 
@@ -185,10 +185,6 @@ cdef void control_letters(
 
 
 # ---- states ----------------------------------------------------------------------------------------------------------
-
-cdef inline bint lives(uint8_t state) noexcept nogil:
-    return state == Z_ESTABLISHED or state == Z_PARTIAL
-
 
 cdef inline bint handshaking(uint8_t state) noexcept nogil:
     return state <= Z_SYN_ACK_SENT
@@ -458,7 +454,10 @@ cdef inline bint cut(const Journal *j, const Segment *g) noexcept nogil:
 
 
 cdef inline bint plain(Journal *j, const Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
-    """An ACK, with data or without, where nothing is missing or closing: all that `note` would do. False: it is no such one."""
+    """An ACK, with data or without, by which nothing is missed, closed or repeated: all that `note` would do with it.
+
+    False, and nothing is done: it is no such one. Random exchanges against the model hold both ways to the same answers.
+    """
     cdef Page *p = &j.pages[row]
     cdef Sender *me = &p.side[s]
     cdef Sender *peer = &p.side[1 - s]
@@ -467,7 +466,11 @@ cdef inline bint plain(Journal *j, const Observer *o, row_t row, int s, const Se
     cdef uint32_t last = me.last + g.payload
     if (me.marks | peer.marks) & SPECIAL or not me.marks & M_SPOKEN or p.flags & (P_OLD_TIME | P_DEFERRED):
         return False
-    if not (lives(me.state) and lives(peer.state)) or <int32_t>(number | acked) < 0:
+    if me.state == Z_INACTIVE or peer.state == Z_INACTIVE or p.letters < 2:
+        return False
+    if <int32_t>(number | acked) < 0 or peer.reach > 0x7FFFFFFF:      # too far from the start for 32 bits
+        return False
+    if may_be_at_end(me) or may_be_at_end(peer) or (g.payload != 0 and me.state == Z_RESET):
         return False
     if g.payload == 0:
         if <int32_t>(g.seq - me.last) > 0:
@@ -478,6 +481,10 @@ cdef inline bint plain(Journal *j, const Observer *o, row_t row, int s, const Se
         or number + g.payload - me.trim > j.max_unacknowledged or cut(j, g)
     ):
         return False
+    if peer.marks & M_ENDS and acked >= p.fin[1 - s]:
+        if p.fin[1 - s] - 1 > 0x7FFFFFFF:
+            return False
+        acked = <uint32_t>(p.fin[1 - s] - 1)
     if g.ack != peer.acked:
         if g.ack < peer.acked or <int32_t>(g.ack - peer.acked) < 0 or acked > peer.reach:
             return False
