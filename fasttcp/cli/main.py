@@ -1,11 +1,11 @@
 """The command `fasttcp`: one verb, one file. This file knows no more of a verb than its name.
 
-A verb's file has `add_parser(subparsers)`, which sets `run`, a function of the parsed arguments that returns the exit status.
-It imports what it works with inside `run`, and only the file of the verb that was asked for is loaded, so that the command
-is there as fast as Python starts. Whatever a user can do wrong ends in one line on stderr.
+A verb's file has `add_parser(subparsers)`, which sets `run`, a function of the parsed arguments that returns the exit
+status. It imports what it works with inside `run`, and only the file of the verb that was asked for is loaded, so that
+the command is there as fast as Python starts. Whatever a user can do wrong ends in one line on stderr.
 
-Exit status: 0; 1 when there was nothing that could be read; 2 for wrong arguments; 130 after Ctrl-C. A reader that has enough
-(`fasttcp track ... | head`) is no failure: 0, and nothing on stderr.
+Exit status: 0; 1 when there was nothing that could be read; 2 for wrong arguments; 130 after Ctrl-C. A reader that has
+enough (`fasttcp track ... | head`) is no failure: 0, and nothing on stderr.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Shows every TCP connection of a capture: both ends' states, packets, bytes, duration, history.
 
-FILE is a pcap or pcapng file, plain or compressed (gzip, xz, zstd), a directory of them, or - for standard input. Several
-are read as one stream, in the order of their times.
+FILE is a pcap or pcapng file, plain or compressed (gzip, xz, zstd), a directory of them, or - for standard input.
+Several are read as one stream, in the order of their times.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class _Progress:
             return
         self.last = time.monotonic()
         part = f" {100 * reader.offset // max(reader.size, 1)} %" if reader.size else ""
-        line = f"{reader.name}:{part} {self.followed.packets:,} packets, {len(self.followed.tracker.table):,} live connections"
+        live = len(self.followed.tracker.table)
+        line = f"{reader.name}:{part} {self.followed.packets:,} packets, {live:,} live connections"
         width = os.get_terminal_size(sys.stderr.fileno()).columns - 1
         self.clear()
         print(line[:width], end="\r", file=sys.stderr, flush=True)
@@ -161,9 +162,9 @@ def _tell_problems(followed: Track) -> None:
         print(f"fasttcp: {damage}", file=sys.stderr)
     offloading = [host for host, wrong, right in followed.tracker.wrong_checksums() if wrong > right]
     if offloading:
+        hosts = ", ".join(offloading[:3]) + (" and others" if len(offloading) > 3 else "")
         print(
-            f"fasttcp: most TCP checksums of {', '.join(offloading[:3])}{' and others' if len(offloading) > 3 else ''} are "
-            "wrong, as its network card would have filled them in later; its segments were not looked at: "
+            f"fasttcp: most TCP checksums of {hosts} are wrong, as its network card would have filled them in later; its segments were not looked at: "
             "use --checksums ignore",
             file=sys.stderr,
         )
@@ -185,12 +186,13 @@ def _summary(followed: Track, seconds: float) -> str:
         f"ends by state    {_listed(states) or 'none'}",
         f"retransmissions  {tallies['retransmitted']:,}" + (
             f", and {tallies['duplicates']:,} captured twice" if tallies["duplicates"] else ""),
-        (f"illegal          {tallies['illegal']:,} segments; {tallies['suspect']:,} doubtful, {tallies['damaged']:,} damaged, "
-        f"{tallies['late']:,} out of time order"),
+        f"illegal          {tallies['illegal']:,} segments; {tallies['suspect']:,} doubtful, "
+        f"{tallies['damaged']:,} damaged, {tallies['late']:,} out of time order",
         f"missed           {tallies['gap_bytes']:,} bytes",
     ]
     if tallies["evicted"] or tallies["full"]:
-        lines.append(f"table full       {tallies['evicted']:,} connections had to go, {tallies['full']:,} segments had no row")
+        evicted, lost = tallies["evicted"], tallies["full"]
+        lines.append(f"table full       {evicted:,} connections had to go, {lost:,} segments had no row")
     lines.append(f"packets          {packets:,}, {tallies['segments']:,} of them TCP" + _listed(others, before="; "))
     lines.append(f"time             {seconds:.3f} s, {packets / max(seconds, 1e-9):,.0f} packets/s")
     return "\n".join(lines) + "\n"

@@ -2,7 +2,8 @@
 #
 # A segment from A to B is evidence of what A did (a FIN is A's CLOSE) and, unless lost behind the tap, of what B
 # receives; both go through the one machine of spec.py. The tap's tolerance lies in three rules:
-#   - what must have happened is inferred first: a host that acknowledges a SYN+ACK which was never captured has received it;
+#   - what must have happened is inferred first: a host that acknowledges a SYN+ACK that was not captured has received
+#     it;
 #   - what is received is assumed at once, and put right when the wire says otherwise (CROSSED_SYN, CROSSED_FIN);
 #   - what repeats is counted and changes nothing.
 #
@@ -38,21 +39,22 @@ cdef enum:
 # What an upper floor may hang into the observer: all pointers may be NULL. `context` is theirs.
 cdef struct Watch:
     void *context
-    # A segment with SYN, legal or not, came on a known 4-tuple: does a new connection begin? Asked before it is applied.
+    # A segment with SYN, legal or not, came on a known 4-tuple: does a new connection begin? Asked before it is
+    # applied.
     bint (*splits)(void *context, Observer *o, row_t row, int side, const Segment *segment) noexcept nogil
     # A segment was applied to its row. Returns when the row's timer is due (ns), 0 for the observer's own time-out, or
     # KEEP_TIMER (not after V_NEW).
     ns_t (*seen)(
         void *context, Observer *o, row_t row, int side, const Segment *segment, uint16_t verdict
     ) noexcept nogil
-    # The row's timer is due: 0 ends the connection, another time (ns) is the next look. Also asked, so that it can be exact
-    # to the nanosecond, when a segment of the row comes in the last tick before.
+    # The row's timer is due: 0 ends the connection, another time (ns) is the next look. Also asked, so that it can be
+    # exact to the nanosecond, when a segment of the row comes in the last tick before.
     ns_t (*due)(void *context, Observer *o, row_t row, ns_t now_ns) noexcept nogil
     # The connection is over; its row is freed after this call. `event` is the Event that ended it.
     void (*ended)(void *context, Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil
-    char    *lines                  # one record a row, `stride` bytes apart; its first 128 are prefetched together with the row
+    char    *lines                  # one record a row, `stride` bytes apart; 128 of them are prefetched with the row
     uint32_t stride
-    bint     names_originator       # `seen` says who opened (observer_set_originator); the observer's own view is not asked
+    bint     names_originator       # `seen` says who opened, by observer_set_originator; the observer does not
 
 cdef struct Tallies:                # of the whole table; columns of fasttcp.ConnectionTable.tallies()
     uint64_t segments
@@ -79,7 +81,7 @@ cdef struct Observer:
     uint8_t  pick_up                # 0: handshakes only; 1: any ACK opens a row; 2: anything does
     uint8_t  evict                  # when full: make room by the stated order
     bint     any_rst                # a RST is believed wherever it stands (profile: observer_rst_in_window off)
-    bint     any_isn                # a SYN with another number begins anew before it is answered (observer_reuse = "isn")
+    bint     any_isn                # a SYN with another number begins anew, answered or not (observer_reuse = "isn")
     uint32_t void_info              # INFO_... bits that make a segment worthless
     ns_t     twin_ns                # an equal segment within this time is the same one, captured twice; 0: never
 

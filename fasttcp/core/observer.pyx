@@ -1,7 +1,6 @@
 """The observer seat; see observer.pxd for what it promises."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset
 
 from fasttcp.core.hash cimport Key, key_observed
 from fasttcp.core.layout cimport (
@@ -29,8 +28,8 @@ cdef enum:
     MAX_SHIFT = 14              # RFC 7323 section 2.3
     DUE_BATCH = 32
     SEGMENT_BUDGET = 4096       # timers that one segment may have to look at; the rest waits for the next one
-    # A full table lets go of the oldest that is over (TIME_WAIT, or reset), then of the oldest half-open, then of the oldest
-    # closing connection; never of an established one.
+    # A full table lets go of the oldest that is over (TIME_WAIT, or reset), then of the oldest half-open, then of the
+    # oldest closing connection; never of an established one.
     SACRIFICE = 1 << EVICT_TIME_WAIT | 1 << EVICT_HALF_OPEN | 1 << EVICT_CLOSING
     ASTRAY = 1 << 20            # bytes beyond the window that an ACK may cover because the capture has holes
 
@@ -216,7 +215,7 @@ cdef row_t begin(Observer *o, const Key *key, const Segment *segment, uint16_t *
 
 
 cdef void enter(Observer *o, row_t row, int s, const Segment *segment) noexcept nogil:
-    """The first segment that means something, a SYN, a SYN+ACK or an ACK, brings a blank row into the states it proves."""
+    """The first segment that means something (SYN, SYN+ACK, ACK) brings a blank row into the states that it proves."""
     cdef Row *line = &o.engine.table.rows[row]
     cdef Observed *cold = observed(o, row)
     cdef int r = 1 - s
@@ -380,7 +379,8 @@ cdef bint infer_handshake(Observer *o, row_t row, int s, const Segment *segment)
     ):
         fire(&o.engine, row, r, E_RCV_ACK_OF_SYN, segment, segment.time_ns)
     if line.state[s] == S_SYN_RCVD and segment.payload != 0 and syn_seen(line, s):
-        fire(&o.engine, row, s, E_RCV_ACK_OF_SYN, segment, segment.time_ns)  # it sends data: the third segment is missing
+        # It sends data: the third segment is missing.
+        fire(&o.engine, row, s, E_RCV_ACK_OF_SYN, segment, segment.time_ns)
     return True
 
 
@@ -400,7 +400,7 @@ cdef inline uint16_t see_ack(Observer *o, row_t row, int s, const Segment *segme
     # The ACK part: what does it say of the receiver's half?
     if beyond > 0:
         if <uint32_t>beyond > window_of(line, s) + ASTRAY and segment.seq != sender.snd_nxt:
-            verdict |= V_SUSPECT                    # nobody could have sent that much; its data are judged by themselves
+            verdict |= V_SUSPECT                    # nobody sent that much; its data are judged by themselves
             beyond = -1
         else:
             o.tallies.missed_bytes += beyond        # acknowledged, never captured (case 55)
@@ -449,7 +449,7 @@ cdef inline uint16_t see_ack(Observer *o, row_t row, int s, const Segment *segme
 
 
 cdef inline bint is_twin(const Observer *o, const Row *line, int s, const Segment *segment) noexcept nogil:
-    """The same packet once more, from a second tap (case 62): nothing differs and no host could have repeated it so soon."""
+    """The same packet once more, from a second tap (case 62): nothing differs, and no host repeats so soon."""
     return (
         segment.time_ns - line.last_ns < o.twin_ns
         and segment.window == line.seat.half[s].window
@@ -598,8 +598,8 @@ cdef inline size_t numbered(const uint32_t *at, size_t i) noexcept nogil:
 cdef inline void pipeline(
     Observer *o, const Segment *segments, const uint32_t *at, size_t n, Verdict *verdicts
 ) noexcept nogil:
-    """Every segment in its order, with memory asked for ahead of its use: while segment i is applied, the row of segment
-    i + BATCH and the bucket of segment i + 2 * BATCH are on their way."""
+    """Every segment in its order, with memory asked for ahead of its use: while segment i is applied, the row of
+    segment i + BATCH and the bucket of segment i + 2 * BATCH are on their way."""
     cdef Table *t = &o.engine.table
     cdef Key keys[RING]
     cdef Key *key
@@ -612,7 +612,8 @@ cdef inline void pipeline(
         if i >= BATCH and i - BATCH < n:
             key = &keys[(i - BATCH) & (RING - 1)]
             store_peek(t, key)
-            # The opening writes to the cold record too. No branch on what cannot be predicted: others ask for their row twice.
+            # The opening writes to the cold record too. No branch on what cannot be predicted: others ask for their row
+            # twice.
             prefetch_write(
                 store_cold(t, key.hint) if segments[numbered(at, i - BATCH)].flags & SYN else <void *>&t.rows[key.hint]
             )

@@ -1,7 +1,7 @@
 """Community ID version 1 (github.com/corelight/community-id-spec): one name for a flow in the logs of many tools.
 
-"1:" and the base64 of SHA-1 over seed, both addresses, protocol, a zero, both ports, the smaller end first. SHA-1 is FIPS
-180-4 section 6.1 for a message of at most 55 bytes, one block; it names flows here and protects nothing.
+"1:" and the base64 of SHA-1 over seed, both addresses, protocol, a zero, both ports, the smaller end first. SHA-1 is
+FIPS 180-4 section 6.1 for a message of at most 55 bytes, one block; it names flows here and protects nothing.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t

@@ -14,10 +14,11 @@ from fasttcp.core.names cimport E_EVICTED, E_RCV_RST, E_REPLACED, S_CLOSED, S_TI
 from fasttcp.core.observer cimport ROW_BLANK, Observer
 from fasttcp.core.store cimport store_in_use
 from fasttcp.core.summary cimport LIVE, summarize_observed
-from fasttcp.observe.endpoints cimport journal_due, journal_seen, journal_splits
+from fasttcp.observe.lapse cimport journal_due, journal_splits
+from fasttcp.observe.notes cimport journal_seen
 from fasttcp.observe.page cimport (
-    M_CLOSED, M_SYN, P_DELETE, P_MARGIN, P_OLD_TIME, SHORT_HISTORY, Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET,
-    Z_SYN_ACK_SENT, Z_SYN_SENT, Entry, Journal, Margin, Page, copy_history, side_size,
+    M_CLOSED, M_SYN, P_DELETE, P_MARGIN, P_OLD_TIME, SHORT_HISTORY, Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL,
+    Z_RESET, Z_SYN_ACK_SENT, Z_SYN_SENT, Entry, Journal, Margin, Page, copy_history, side_size,
 )
 from fasttcp.observe.stream cimport stream_forget
 
@@ -72,7 +73,7 @@ cdef uint64_t _limit(value) except? 0:
 
 
 cdef int journal_open(Journal *j, Observer *o, object profile) except -1:
-    """A journal of all connections of an observer that has none yet, hung into its watch. The caller closes it first."""
+    """A journal for an observer that has none yet, hung into its watch. The caller closes it before the observer."""
     memset(j, 0, sizeof(Journal))
     j.most = o.engine.table.max_rows
     j.zeek = profile.observer_timeouts == "zeek"

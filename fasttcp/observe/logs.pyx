@@ -1,7 +1,8 @@
 """The connection log: Zeek's conn.log, JSON lines, CSV, or a table to read; one line an entry, without Python objects.
 
-The fields stand in one list, FIELDS: Zeek's conn.log in Zeek's order (9.1, scripts/base/protocols/conn/main.zeek), then ours.
-What Zeek would need its parsers or a site's configuration for (service, local_orig, local_resp, tunnel_parents) is unset.
+The fields stand in one list, FIELDS: Zeek's conn.log in Zeek's order (9.1, scripts/base/protocols/conn/main.zeek), then
+ours. What Zeek would need its parsers or a site's configuration for (service, local_orig, local_resp, tunnel_parents)
+is unset.
 
 What must not stand here: how a value came about. Cost: about 0.3 us a line.
 """
@@ -78,7 +79,8 @@ DEFAULT_FIELDS = {
 # Columns of the table; what is longer pushes the rest of its line to the right. Numbers stand at the right.
 _WIDTHS = {
     "ts": 17, "uid": 18, "id.orig_h": 15, "id.resp_h": 15, "originator": 21, "responder": 21, "orig_state": 11,
-    "resp_state": 11, "duration": 12, "history": 12, "end": 8, "conn_state": 6, "community_id": 30, "rtt": 9, "proto": 5,
+    "resp_state": 11, "duration": 12, "history": 12, "end": 8, "conn_state": 6, "community_id": 30, "rtt": 9,
+    "proto": 5,
 }
 
 cdef enum:                      # in the order of FIELDS
@@ -373,7 +375,8 @@ cdef int layout_open(Layout *layout, str form, fields) except -1:
     for i, name in enumerate(names):
         if name not in FIELDS:
             near = get_close_matches(str(name), known, n=3)
-            raise ValueError(f"there is no field {name!r}; " + (f"nearest: {', '.join(near)}" if near else f"there are {', '.join(known)}"))
+            others = f"nearest: {', '.join(near)}" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"there is no field {name!r}; {others}")
         layout.field[i] = known.index(name)
     return 0
 

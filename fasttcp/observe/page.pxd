@@ -1,8 +1,8 @@
 # What a log tells of a connection beyond its states: letters, sizes, gaps, and Zeek's own view of both endpoints.
 #
-# The journal hangs into the observer (core/observer.pxd, Watch) and keeps one Page a row. It is filled from the same pass
-# over the segments; it never changes a state of the machine. With a profile whose observer_timeouts are Zeek's it also
-# answers the observer's questions: does this SYN begin a new connection, is this row's time up.
+# The journal hangs into the observer (core/observer.pxd, Watch) and keeps one Page a row. It is filled from the same
+# pass over the segments; it never changes a state of the machine. With a profile whose observer_timeouts are Zeek's it
+# also answers the observer's questions: does this SYN begin a new connection, is this row's time up.
 #
 #   Page     128 bytes   two neighbouring cache lines; the second one only where a letter is new or something closes
 #   Margin   136 bytes   what most connections never need: repeated letters, wrapped numbers, odd times
@@ -231,6 +231,12 @@ cdef void add_counted(Journal *j, row_t row, char letter, uint32_t *counter) noe
 cdef uint64_t side_size(const Journal *j, row_t row, int s) noexcept nogil
 cdef bint nothing_acked(const Journal *j, row_t row, int s) noexcept nogil
 cdef char *copy_history(Journal *j, row_t row) noexcept nogil
+
+
+cdef inline ns_t last_time(const Journal *j, const Observer *o, row_t row) noexcept nogil:
+    if j.pages[row].flags & P_OLD_TIME:
+        return j.margins[row].last_ns
+    return o.engine.table.rows[row].last_ns
 
 
 cdef inline bint is_originator(const Observer *o, row_t row, int s) noexcept nogil:

@@ -1,6 +1,7 @@
 """Pages and margins of a journal: making them ready, their letters, the sizes that sequence numbers tell; see page.pxd.
 
-What must not stand here: which segment earns a letter, what a state is. Cost: a letter is one store while it fits the page.
+What must not stand here: which segment earns a letter, what a state is. Cost: a letter is one store while it fits the
+page.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -12,7 +13,7 @@ from fasttcp.core.memory cimport pages_use
 
 cdef enum:
     STEP_ROWS = 16384
-    LONGEST_HISTORY = 1 << 16   # letters; what comes after is not kept (no connection that is not an attack has so many)
+    LONGEST_HISTORY = 1 << 16   # letters; what comes after is not kept: only an attack has so many
 
 
 cdef bint journal_grow(Journal *j, row_t row) noexcept nogil:

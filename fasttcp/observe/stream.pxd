@@ -1,4 +1,5 @@
-# One side's data as a receiver would put them together, without the data: what is delivered, held, missing. See stream.pyx.
+# One side's data as a receiver would put them together, without the data: what is delivered, held, missing. See
+# stream.pyx.
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
@@ -21,7 +22,8 @@ cdef inline void stream_data(Journal *j, row_t row, int s, uint64_t begin, uint3
     """Side `s` sent data [begin, begin + length), relative."""
     cdef Sender *side = &j.pages[row].side[s]
     cdef uint64_t end = begin + length
-    if begin <= side.reach and not side.marks & (M_GIVEN_UP | M_RANGES) and <int32_t>(<uint32_t>side.reach - side.trim) >= 0:
+    cdef bint whole = not side.marks & (M_GIVEN_UP | M_RANGES) and <int32_t>(<uint32_t>side.reach - side.trim) >= 0
+    if whole and begin <= side.reach:
         if end > side.reach:
             side.reach = end
             if side.acked - side.start <= 1 or end - trimmed(side) > j.max_unacknowledged:

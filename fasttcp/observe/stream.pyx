@@ -1,13 +1,13 @@
 """What is missing of a side's data, by sequence numbers alone (Zeek: Reassem.cc, TCP_Reassembler.cc).
 
-What it stores: for each side how far its data reach without a hole, how far they were acknowledged, and, only while there is
-a hole, the ranges above it. No payload. What must not stand here: states, letters other than G, times.
+What it stores: for each side how far its data reach without a hole, how far they were acknowledged, and, only while
+there is a hole, the ranges above it. No payload. What must not stand here: states, letters other than G, times.
 
         1            trim              reach                 ranges
         |  forgotten   |  held, unacked  |  hole  [begin, end)  hole  [begin, end)
 
-Invariants: ranges are sorted, disjoint, not adjacent, and lie above `reach`; M_RANGES says whether there are any; at most
-MAX_RANGES of them. Cost: data in order and their ACKs two comparisons; above a hole a walk over the ranges.
+Invariants: ranges are sorted, disjoint, not adjacent, and lie above `reach`; M_RANGES says whether there are any; at
+most MAX_RANGES of them. Cost: data in order and their ACKs two comparisons; above a hole a walk over the ranges.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t

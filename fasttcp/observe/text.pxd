@@ -1,7 +1,7 @@
 # Text in the making: a buffer that grows, and what a log line is made of. See text.pyx.
 #
-# The write_ functions put their text at a pointer and return the place behind it. They check nothing: whoever calls them has
-# made room with text_room, WIDEST bytes for each call.
+# The write_ functions put their text at a pointer and return the place behind it. They check nothing: whoever calls
+# them has made room with text_room, WIDEST bytes for each call.
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy

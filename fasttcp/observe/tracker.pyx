@@ -1,22 +1,20 @@
 """Captures into connections: the loop reader, observer, journal, and what Python gets out of it.
 
-What must not stand here: a rule of TCP or of Zeek, a format. Memory: the table and its journal, that is, live connections;
-entries wait only until the next `take` or `write`.
+What must not stand here: a rule of TCP or of Zeek, a format. Memory: the table and its journal, that is, live
+connections; entries wait only until the next `take` or `write`.
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.stdint cimport uint64_t
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy
 
 from fasttcp.core.address cimport format_address
-from fasttcp.core.layout cimport Segment, ns_t
+from fasttcp.core.layout cimport Segment
 from fasttcp.core.observer cimport Observer, Verdict, observe_batch
 from fasttcp.core.segments cimport SegmentBatch
 from fasttcp.core.summary cimport SUMMARY_PARTIAL
-from fasttcp.core.table cimport ConnectionTable
 from fasttcp.observe.journal cimport entry_free, journal_close, journal_flush, journal_open
 from fasttcp.observe.logs cimport Layout, layout_open, put_entry
-from fasttcp.observe.page cimport Entry, Journal
+from fasttcp.observe.page cimport Entry
 from fasttcp.observe.text cimport Text, text_free
 from fasttcp.packets.reader cimport CaptureReader, read_segments
 
@@ -93,7 +91,7 @@ cdef class Connection:
 
     @property
     def end(self):
-        """How it ended: "closed", "reset", "refused", "idle", "replaced", "evicted", or "open" at the end of the capture."""
+        """How it ended: closed, reset, refused, idle, replaced, evicted; or open, when the capture ended before."""
         return _ENDS[self.entry.end]
 
     @property
@@ -163,7 +161,7 @@ cdef class Connection:
 
     @property
     def rtt_ns(self):
-        """Round trip of the handshake, from the SYN to the ACK of the SYN+ACK; None if it was not seen whole and once."""
+        """Round trip of the handshake, from SYN to ACK; None if it was not seen whole, or parts of it twice."""
         return self.entry.rtt_ns or None
 
     @property
@@ -175,8 +173,8 @@ cdef class Connection:
         orig = f"[{self.orig_addr}]" if ":" in self.orig_addr else self.orig_addr
         resp = f"[{self.resp_addr}]" if ":" in self.resp_addr else self.resp_addr
         return (
-            f"<Connection {orig}:{self.orig_port} > {resp}:{self.resp_port} {self.orig_state.name} {self.resp_state.name} "
-            f"{self.conn_state} {self.history or '-'} {self.end}>"
+            f"<Connection {orig}:{self.orig_port} > {resp}:{self.resp_port} {self.orig_state.name} "
+            f"{self.resp_state.name} {self.conn_state} {self.history or '-'} {self.end}>"
         )
 
 
@@ -322,7 +320,7 @@ cdef class Tracker:
         return {word: self.journal.ends[i] for i, word in enumerate(_ENDS)}
 
     def wrong_checksums(self):
-        """Hosts that sent wrong TCP checksums: [(address, wrong, right)], at most 16; counted when a connection ends."""
+        """Hosts that sent wrong TCP checksums: [(address, wrong, right)], at most 16, counted at their ends."""
         return [
             (format_address(self.journal.hosts[i].addr), self.journal.hosts[i].wrong, self.journal.hosts[i].right)
             for i in range(self.journal.n_hosts)

@@ -13,7 +13,7 @@ def wire():
     return Wire()
 
 
-# ---- 49: flag precedence RST > SYN > FIN > ACK; illegal combinations are counted and change no state -------------------
+# ---- 49: flag precedence RST > SYN > FIN > ACK; illegal combinations are counted and change no state ---
 
 
 @pytest.mark.parametrize("flags", ["SF", "SR", "SRA", "SFA", "-", "F", "FR", "FRA", "P"])
@@ -40,7 +40,7 @@ def test_case_49_rst_goes_before_ack_and_fin_before_ack(wire):
     assert wire.states == ("CLOSED", "CLOSED")
 
 
-# ---- 50: SYN, SYN+ACK, FIN again ---------------------------------------------------------------------------------------
+# ---- 50: SYN, SYN+ACK, FIN again -----------------------------------------------------------------
 
 
 def test_case_50_retransmissions_are_counted_and_change_nothing(wire):
@@ -67,7 +67,7 @@ def test_case_50_same_syn_in_time_wait_is_no_new_connection(wire):
     assert wire.tallies["connections"] == 1
 
 
-# ---- 51: SYN on a 4-tuple whose connection is closed or in TIME_WAIT --------------------------------------------------
+# ---- 51: SYN on a 4-tuple whose connection is closed or in TIME_WAIT -----------------------------
 
 
 def test_case_51_syn_in_time_wait_ends_the_old_and_begins_a_new(wire):
@@ -90,7 +90,7 @@ def test_case_51_syn_after_a_reset_begins_a_new(wire):
     assert len(wire.ended()) == 1
 
 
-# ---- 52: SYN with another sequence number on a live connection --------------------------------------------------------
+# ---- 52: SYN with another sequence number on a live connection -----------------------------------
 
 
 def test_case_52_syn_on_a_live_connection_waits_for_its_answer(wire):
@@ -113,7 +113,7 @@ def test_case_52_profile_may_begin_anew_at_once():
     assert wire.tallies["connections"] == 2
 
 
-# ---- 53: SYN+ACK before or without the SYN ----------------------------------------------------------------------------
+# ---- 53: SYN+ACK before or without the SYN -------------------------------------------------------
 
 
 def test_case_53_the_sender_of_a_syn_ack_is_the_responder(wire):
@@ -146,7 +146,7 @@ def test_case_53_handshake_captured_backwards_is_one_connection(wire):
     assert (wire.tallies["connections"], wire.tallies["suspect"]) == (1, 0)
 
 
-# ---- 54: the first segment is neither SYN nor SYN+ACK -----------------------------------------------------------------
+# ---- 54: the first segment is neither SYN nor SYN+ACK --------------------------------------------
 
 
 def test_case_54_mid_stream_is_picked_up_and_marked(wire):
@@ -185,7 +185,7 @@ def test_case_54_rst_for_nobody_opens_nothing(wire):
     assert (len(wire.table), wire.tallies["stray"]) == (0, 1)
 
 
-# ---- 55: data or FIN that acks what was never captured ----------------------------------------------------------------
+# ---- 55: data or FIN that acks what was never captured -------------------------------------------
 
 
 def test_case_55_a_hole_in_the_capture_is_no_error(wire):
@@ -242,7 +242,7 @@ def test_case_55_ack_of_the_impossible_moves_nothing(wire):
     assert wire.states == ("TIME_WAIT", "CLOSED")
 
 
-# ---- 56, 57: RST outside and inside the window ------------------------------------------------------------------------
+# ---- 56, 57: RST outside and inside the window ---------------------------------------------------
 
 
 @pytest.mark.parametrize("distance", [-2, -70_000, 20_000_000])
@@ -279,7 +279,7 @@ def test_case_57_rst_of_a_host_that_counts_no_fin(wire):
     assert wire.states == ("CLOSED", "CLOSED")
 
 
-# ---- 58: SYN answered by RST ------------------------------------------------------------------------------------------
+# ---- 58: SYN answered by RST ---------------------------------------------------------------------
 
 
 def test_case_58_refused_and_freed_after_a_short_linger(wire):
@@ -303,7 +303,7 @@ def test_case_58_rst_with_a_wrong_ack_refuses_nothing(wire):
     assert wire.tallies["suspect"] == 1
 
 
-# ---- 59: the last ACK, and stray ACKs after the close -----------------------------------------------------------------
+# ---- 59: the last ACK, and stray ACKs after the close --------------------------------------------
 
 
 def test_case_59_strays_after_the_close_belong_to_it(wire):
@@ -336,7 +336,7 @@ def test_case_59_a_repeated_fin_makes_time_wait_longer(wire):
     assert wire.states == ("TIME_WAIT", "CLOSED")
 
 
-# ---- 60: simultaneous open and close ----------------------------------------------------------------------------------
+# ---- 60: simultaneous open and close -------------------------------------------------------------
 
 
 def test_case_60_simultaneous_open_passes_through_syn_rcvd(wire):
@@ -361,7 +361,7 @@ def test_case_60_simultaneous_close_passes_through_closing(wire):
     assert wire.states == ("TIME_WAIT", "TIME_WAIT")
 
 
-# ---- 61: packets out of time order ------------------------------------------------------------------------------------
+# ---- 61: packets out of time order ---------------------------------------------------------------
 
 
 def test_case_61_time_may_go_back(wire):
@@ -387,7 +387,7 @@ def test_case_61_timers_never_fire_early(wire):
     assert len(wire.table) == 0
 
 
-# ---- 62: the same packet captured twice -------------------------------------------------------------------------------
+# ---- 62: the same packet captured twice ----------------------------------------------------------
 
 
 def test_case_62_a_twin_is_a_duplicate(wire):
@@ -419,7 +419,7 @@ def test_case_62_profile_may_switch_it_off():
     assert (wire.tallies["duplicates"], wire.tallies["retransmitted"]) == (0, 1)
 
 
-# ---- 63: long silence on a live connection ----------------------------------------------------------------------------
+# ---- 63: long silence on a live connection -------------------------------------------------------
 
 
 def test_case_63_silence_is_no_close(wire):
@@ -432,14 +432,15 @@ def test_case_63_silence_is_no_close(wire):
     assert (ended["orig_state"], ended["resp_state"], ended["ended_by"]) == (4, 4, Event.TIMEOUT_IDLE)
 
 
-# ---- 64: the capture ends with connections open -----------------------------------------------------------------------
+# ---- 64: the capture ends with connections open --------------------------------------------------
 
 
 def test_case_64_every_open_connection_is_emitted_with_its_states():
     wire = Wire(tracker=True)
     wire.a("S")
     live = wire.entry()
-    assert (live.orig_state.name, live.resp_state.name, live.end, live.ended_ns) == ("SYN_SENT", "SYN_RCVD", "open", None)
+    assert (live.orig_state.name, live.resp_state.name) == ("SYN_SENT", "SYN_RCVD")
+    assert (live.end, live.ended_ns) == ("open", None)
     wire.b("SA")
     wire.a("A")
     wire.a("FA")
@@ -448,7 +449,7 @@ def test_case_64_every_open_connection_is_emitted_with_its_states():
     assert len(wire.table) == 1
 
 
-# ---- what is damaged --------------------------------------------------------------------------------------------------
+# ---- what is damaged -----------------------------------------------------------------------------
 
 
 def test_damaged_segments_count_for_nothing_where_checksums_do():

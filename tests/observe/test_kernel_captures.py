@@ -1,4 +1,4 @@
-"""Recorded exchanges of the Linux kernel: what the tap says of both ends against what the kernel said of its sockets."""
+"""Recorded exchanges of the Linux kernel: what the tap says of both ends, and what the kernel said of its sockets."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.pcap"))
 
 # Where the tap must say something else than the kernel: (a, b) and why.
 DIFFERENT = {
-    "connect_timeout": (("SYN_SENT", "SYN_RCVD"), "giving up a connect is no packet; what was sent is taken for received"),
+    "connect_timeout": (("SYN_SENT", "SYN_RCVD"), "giving up is no packet; what was sent is taken for received"),
     "left_connecting": (("SYN_SENT", "SYN_RCVD"), "the SYN was lost behind the tap"),
     "left_half_open": (("ESTABLISHED", "SYN_RCVD"), "the SYN+ACK was lost behind the tap"),
     "keepalive_timeout": (("CLOSED", "CLOSED"), "the RST was lost behind the tap"),

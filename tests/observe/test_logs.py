@@ -23,7 +23,8 @@ EVERY = list(FIELDS)
 def community_id(src, sport, dst, dport, seed=0):
     """The specification's recipe, by hashlib."""
     ends = sorted([(ipaddress.ip_address(src).packed, sport), (ipaddress.ip_address(dst).packed, dport)])
-    message = struct.pack("!H", seed) + ends[0][0] + ends[1][0] + bytes([6, 0]) + struct.pack("!HH", ends[0][1], ends[1][1])
+    ports = struct.pack("!HH", ends[0][1], ends[1][1])
+    message = struct.pack("!H", seed) + ends[0][0] + ends[1][0] + bytes([6, 0]) + ports
     return "1:" + base64.b64encode(hashlib.sha1(message).digest()).decode()
 
 
@@ -55,8 +56,10 @@ def many():
         seen.add(frozenset([(src, sport), (dst, dport)]))
         now += chance.choice((1, 499, 500, 501, 999_999_999, chance.getrandbits(33)))
         batch.clear()
-        batch.append(src=src, sport=sport, dst=dst, dport=dport, flags="ACK", seq=7, ack=9, payload=chance.getrandbits(12),
-                     window=5, time_ns=now, ip_bytes=chance.getrandbits(32))  # fmt: skip
+        batch.append(
+            src=src, sport=sport, dst=dst, dport=dport, flags="ACK", seq=7, ack=9, payload=chance.getrandbits(12),
+            window=5, time_ns=now, ip_bytes=chance.getrandbits(32),
+        )  # fmt: skip
         put_in.append(batch[0])
         tracker.apply(batch)
     tracker.finish()

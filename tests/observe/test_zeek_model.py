@@ -13,7 +13,8 @@ from fasttcp.profiles import profile
 ZEEK = profile("zeek")
 START = 1_700_000_000 * SECOND
 ADDRESS = {"a": "198.18.0.1", "b": "198.18.0.2"}
-STEPS_NS = (1000, 1000, 1000, 1_000_000, 300_000_000, 2 * SECOND, 5 * SECOND - 1, 5 * SECOND, 6 * SECOND, 61 * SECOND, 300 * SECOND)
+QUICK_NS = (1000, 1000, 1000, 1_000_000)
+SLOW_NS = (300_000_000, *(n * SECOND for n in (2, 5, 6, 61, 300)), 5 * SECOND - 1)
 
 
 class Talk:
@@ -31,8 +32,8 @@ class Talk:
     def send(self, sender, flags, payload=0, seq=None, window=1000, captured=True):
         peer = "ba"[sender == "b"]
         s = {
-            "flags": flags, "seq": self.next[sender] if seq is None else seq, "ack": self.heard[sender] if "A" in flags else 0,
-            "payload": payload, "window": window, "ip_bytes": 40 + payload,
+            "flags": flags, "seq": self.next[sender] if seq is None else seq,
+            "ack": self.heard[sender] if "A" in flags else 0, "payload": payload, "window": window, "ip_bytes": 40 + payload,
         }  # fmt: skip
         if seq is None:
             self.next[sender] += payload + ("S" in flags) + ("F" in flags)
@@ -42,7 +43,7 @@ class Talk:
             self.put(sender, s)
 
     def put(self, sender, s):
-        self.now += self.chance.choice(STEPS_NS[: 4 if self.chance.random() > self.chaos else None])
+        self.now += self.chance.choice(QUICK_NS if self.chance.random() > self.chaos else QUICK_NS + SLOW_NS)
         self.out.append((sender, self.now, dict(s)))
 
     def step(self):
@@ -51,7 +52,8 @@ class Talk:
         if chance.random() < self.chaos:
             kind = chance.randrange(9)
             if kind == 0:
-                self.send(side, chance.choice(("S", "SA", "FA", "RA", "R", "SF", "SR", "FR", "", "F", "A")), chance.choice((0, 0, 7)))  # noqa: E501
+                odd = chance.choice(("S", "SA", "FA", "RA", "R", "SF", "SR", "FR", "", "F", "A"))
+                self.send(side, odd, chance.choice((0, 0, 7)))
             elif kind == 1 and self.sent:
                 self.put(*chance.choice(self.sent[-8:]))  # again, or late
             elif kind == 2:
@@ -61,7 +63,8 @@ class Talk:
             elif kind == 4:
                 self.send(side, "A", 0, window=0)
             elif kind == 5:
-                self.send(side, chance.choice(("S", "R", "A", "FA")), 0, seq=chance.choice((5, 1000, 500_000, 900, 2_000_000)))
+                elsewhere = chance.choice((5, 1000, 500_000, 900, 2_000_000))
+                self.send(side, chance.choice(("S", "R", "A", "FA")), 0, seq=elsewhere)
             elif kind == 6:
                 self.heard[side] = max(0, self.heard[side] - chance.randrange(1, 50))
             elif kind == 7 and len(self.out) > 1:

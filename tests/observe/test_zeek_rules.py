@@ -14,7 +14,7 @@ def rows(wire):
     return [(each.conn_state, each.history) for each in wire.entries()]
 
 
-# ---- conn_state -------------------------------------------------------------------------------------------------------
+# ---- conn_state ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_conn_state_and_history(wire, segments, expected):
     assert rows(wire) == [expected]
 
 
-# ---- letters ----------------------------------------------------------------------------------------------------------
+# ---- letters -------------------------------------------------------------------------------------
 
 
 def test_letters_come_once_and_t_in_decades(wire):
@@ -116,7 +116,7 @@ def test_bad_checksums_are_looked_over_if_asked():
     assert wire.entry().history == "S"
 
 
-# ---- who is the originator --------------------------------------------------------------------------------------------
+# ---- who is the originator -----------------------------------------------------------------------
 
 
 def test_first_sender_unless_it_serves():
@@ -159,7 +159,7 @@ def test_syn_ack_then_its_syn_turns_round(wire):
     assert (entry.history, entry.conn_state, entry.orig_port) == ("Hs^A", "S1", 40000)
 
 
-# ---- timers -----------------------------------------------------------------------------------------------------------
+# ---- timers --------------------------------------------------------------------------------------
 
 
 def test_an_attempt_lasts_five_seconds_to_the_nanosecond(wire):
@@ -242,7 +242,7 @@ def test_rows_of_nothing_but_damage_go_at_the_first_check(wire):
     assert [each.history for each in wire.entries()] == ["C", "C"]
 
 
-# ---- a SYN on a known 4-tuple -----------------------------------------------------------------------------------------
+# ---- a SYN on a known 4-tuple --------------------------------------------------------------------
 
 
 def test_syn_with_another_number_splits_at_once(wire):
@@ -271,7 +271,7 @@ def test_syn_ack_splits_only_a_half_connection(wire):
     assert len(half.entries()) == 2
 
 
-# ---- sizes and gaps ---------------------------------------------------------------------------------------------------
+# ---- sizes and gaps ------------------------------------------------------------------------------
 
 
 def test_sizes_are_sequence_numbers(wire):

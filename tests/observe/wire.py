@@ -50,7 +50,9 @@ class Wire:
     def b(self, flags, **fields):
         self.send(1, flags, **fields)
 
-    def send(self, sender, flags, seq=0, ack=0, payload=0, window=65535, after=1 * MS, info=0, absolute=False, **options):
+    def send(
+        self, sender, flags, seq=0, ack=0, payload=0, window=65535, after=1 * MS, info=0, absolute=False, **options
+    ):  # fmt: skip
         """seq and ack are relative to SND.NXT and RCV.NXT, or with `absolute` the numbers themselves."""
         me, peer = self.hosts[sender], self.hosts[1 - sender]
         bits = sum(LETTERS[letter] for letter in flags)

@@ -1,7 +1,7 @@
 """Zeek's rules once more, slowly: a naive model of one 4-tuple, to check the compiled journal against.
 
-Written from the rules (README of the log, section by section), with Python's own integers, sets of byte positions and a list of
-timers; nothing here is shared with the code under test. Numbers stay below 2^31, so nothing wraps.
+Written from the rules (README of the log, section by section), with Python's own integers, sets of byte positions and a
+list of timers; nothing here is shared with the code under test. Numbers stay below 2^31, so nothing wraps.
 """
 
 INACTIVE, SYN_SENT, SYN_ACK_SENT, PARTIAL, ESTABLISHED, CLOSED, RESET = range(7)
@@ -316,8 +316,8 @@ class Row:
         """Let every timer up to `now` fire, in order. Whether the connection is gone."""
         while True:
             due = [(when, "check", i) for i, when in enumerate(self.checks)]
-            due += [(when, kind, 0) for when, kind in
-                    ((self.idle_due, "idle"), (self.attempt, "attempt"), (self.delete, "delete")) if when is not None]  # fmt: skip
+            others = ((self.idle_due, "idle"), (self.attempt, "attempt"), (self.delete, "delete"))
+            due += [(when, kind, 0) for when, kind in others if when is not None]
             due = [each for each in due if each[0] <= now]
             if not due:
                 return False

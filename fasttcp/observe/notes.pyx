@@ -1,51 +1,36 @@
-"""Zeek's view of a connection's two endpoints: what each segment adds to the journal, when a connection is over for Zeek.
+"""What one segment adds to the journal: numbers, letters, sizes; and for Zeek's profile who opened.
 
-What must not stand here: a transition of our own machine (that is the observer's, before this is asked), formats of a log.
-The steps for one segment stand in Zeek's order (TCPSessionAdapter.cc, Process), because many of them look at what the ones
-before them have changed: numbers, letters, the ACK, the highest number, the state, what the ACK reveals, the data, the close.
-
-Timers: Zeek runs several for a connection, the table has one a row. It is armed for the earliest, and what fires asks again;
-so it may be early, never late, and no segment but the first and a closing one touches it. Expiry checks run from the first
-segment on at tcp_SYN_timeout, then each tcp_session_timer; between them a connection whose checks can find nothing is not
-visited, and the next check is computed when it begins to matter.
+What must not stand here: what follows from it for an endpoint (states.pyx), or for the connection's time (lapse.pyx).
+The steps of `note` stand in Zeek's order (TCPSessionAdapter.cc, Process), because many of them look at what the ones
+before them have changed: numbers, letters, the ACK, the highest number, the state, what the ACK reveals, the data, the
+close.
 """
 
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from fasttcp.core.layout cimport (
-    ACK, FIN, INFO_BAD_CHECKSUM, INFO_BAD_HEADER, INFO_CUT, ROW_SIDE_1_OPENED, RST, SYN, Observed, Row, Segment, ns_t, row_t,
+    ACK, FIN, INFO_BAD_CHECKSUM, INFO_BAD_HEADER, INFO_CUT, RST, SYN, Observed, Row, Segment, ns_t, row_t,
 )
 from fasttcp.core.names cimport S_ESTABLISHED
 from fasttcp.core.observer cimport (
     KEEP_TIMER, V_CHANGED, V_ILLEGAL, V_LATE, V_NEW, V_SUSPECT, V_VOID, Observer, observer_set_originator,
 )
 from fasttcp.core.store cimport store_cold
+from fasttcp.observe.lapse cimport check_matters, next_look
 from fasttcp.observe.page cimport (
-    M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_EOF, M_FIN, M_FIN_RST, M_GIVEN_UP, M_LAST_WRAPPED, M_MULTI, M_RANGES,
-    M_RST, M_SPOKEN, M_SYN, P_ATTEMPT, P_CHECKED, P_DEFERRED, P_DELETE, P_FIN_LETTER, P_INACTIVE, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL,
-    P_PAST_HANDSHAKE, P_PORT_IDLE, P_TOLD, Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET, Z_SYN_ACK_SENT,
-    Z_SYN_SENT, Journal, Margin, Page, Sender, ack_wraps, add_counted, add_letter, is_originator, journal_grow,
-    last_wraps, margin_of, relative,
+    M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_FIN, M_FIN_RST, M_GIVEN_UP, M_LAST_WRAPPED, M_MULTI, M_RANGES,
+    M_RST, M_SPOKEN, M_SYN, P_CHECKED, P_DEFERRED, P_DELETE, P_FIN_LETTER, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL,
+    Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET, Journal, Margin, Page, Sender, ack_wraps, add_counted,
+    add_letter, is_originator, journal_grow, last_wraps, margin_of, relative,
 )
-from fasttcp.observe.stream cimport may_be_at_end, stream_ack, stream_data, stream_pending
+from fasttcp.observe.states cimport DO_CLOSE, DO_TELL, at_end, close_side, next_state, turn_round
+from fasttcp.observe.stream cimport may_be_at_end, stream_ack, stream_data
 
 cdef enum:
-    FAR = 1 << 20               # a SYN or RST this far from the highest number says nothing about it
     UNUSUAL = V_NEW | V_VOID | V_LATE | V_SUSPECT | V_ILLEGAL
-    SPECIAL = M_CLOSED | M_ENDS | M_GIVEN_UP | M_RANGES | M_EOF | M_LAST_WRAPPED | M_ACK_WRAPPED
-    DO_CLOSE = 1                # answers of the state machine
-    DO_TELL = 2                 # ... and Zeek would call it a finished connection
-
-
-cdef inline ns_t began(Observer *o, row_t row) noexcept nogil:
-    return store_cold(&o.engine.table, row).first_ns
-
-
-cdef inline ns_t last_time(const Journal *j, const Observer *o, row_t row) noexcept nogil:
-    if j.pages[row].flags & P_OLD_TIME:
-        return j.margins[row].last_ns
-    return o.engine.table.rows[row].last_ns
+    SPECIAL = M_GIVEN_UP | M_RANGES | M_LAST_WRAPPED | M_ACK_WRAPPED
+    FAR = 1 << 20               # a SYN or RST this far from the highest number says nothing about it
 
 
 # ---- who is the originator -------------------------------------------------------------------------------------------
@@ -65,12 +50,6 @@ cdef bint sent_by_responder(const Journal *j, const Segment *g) noexcept nogil:
     for i in range(12, 16):
         broadcast &= g.dst[i] == 0xFF
     return not (broadcast and g.dst[10] == 0xFF and g.dst[0] == 0)
-
-
-cdef void turn_round(Journal *j, Observer *o, row_t row) noexcept nogil:
-    """The originator was the responder all along."""
-    j.pages[row].flags &= ~<uint16_t>P_PARTIAL
-    observer_set_originator(o, row, 1 if is_originator(o, row, 0) else 0)
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------
@@ -155,7 +134,8 @@ cdef void control_letters(
     cdef uint32_t former
     if control & (control - 1):
         if control & FIN and not p.flags & P_FIN_LETTER and (me.marks | p.side[1 - s].marks) & M_FIN:
-            margin_of(j, row).fin_letter[0] = <uint32_t>(p.fin[0] - 1)  # before this FIN, which has no F, takes its place
+            # Before this FIN, which has no F, takes its place.
+            margin_of(j, row).fin_letter[0] = <uint32_t>(p.fin[0] - 1)
             margin_of(j, row).fin_letter[1] = <uint32_t>(p.fin[1] - 1)
             p.flags |= P_FIN_LETTER
         if control & (FIN | RST) == FIN | RST:
@@ -184,265 +164,6 @@ cdef void control_letters(
         p.rst[s] = <uint32_t>number
 
 
-# ---- states ----------------------------------------------------------------------------------------------------------
-
-cdef inline bint lives(uint8_t state) noexcept nogil:
-    return state == Z_ESTABLISHED or state == Z_PARTIAL
-
-
-cdef inline bint handshaking(uint8_t state) noexcept nogil:
-    return state <= Z_SYN_ACK_SENT
-
-
-cdef void to_state(Page *p, int s, uint8_t state) noexcept nogil:
-    cdef Sender *side = &p.side[s]
-    if state == side.state:
-        return
-    if not handshaking(state) and handshaking(side.state) and handshaking(p.side[1 - s].state):
-        p.flags |= P_PAST_HANDSHAKE
-    side.before = side.state
-    side.state = state
-
-
-cdef void established(Journal *j, Observer *o, row_t row) noexcept nogil:
-    """A responder has answered: some ports are known for long silences (policy of protocols/conn/inactivity.zeek)."""
-    cdef const Row *line = &o.engine.table.rows[row]
-    cdef uint32_t i, port = line.port[0 if line.flags & ROW_SIDE_1_OPENED else 1]
-    for i in range(j.n_port_idle):
-        if j.port_idle[i].port == port:
-            j.pages[row].flags |= P_PORT_IDLE
-
-
-cdef int from_inactive(Journal *j, Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
-    cdef Page *p = &j.pages[row]
-    cdef Sender *me = &p.side[s]
-    cdef Sender *peer = &p.side[1 - s]
-    cdef bint orig = is_originator(o, row, s), rejects
-    cdef int answer = 0
-    if g.flags & SYN:
-        if orig:
-            to_state(p, s, Z_SYN_ACK_SENT if g.flags & ACK else Z_SYN_SENT)
-            p.flags |= P_ATTEMPT
-        else:
-            if not g.flags & ACK and peer.state == Z_SYN_ACK_SENT and g.seq == me.start and j.zeek:
-                turn_round(j, o, row)               # the SYN+ACK had overtaken this SYN
-                add_letter(j, row, c"^")
-                to_state(p, 1 - s, Z_ESTABLISHED)
-                me.marks |= M_SPOKEN
-            if peer.state == Z_SYN_SENT:
-                to_state(p, 1 - s, Z_ESTABLISHED)
-            to_state(p, s, Z_ESTABLISHED)
-            if peer.state != Z_PARTIAL:
-                established(j, o, row)
-    if g.flags & FIN:
-        to_state(p, s, Z_CLOSED)
-        answer = DO_CLOSE | DO_TELL
-    if g.flags & RST:
-        to_state(p, s, Z_RESET)
-        if orig:
-            rejects = peer.state == Z_ESTABLISHED
-        else:
-            rejects = peer.state == Z_SYN_SENT or peer.state == Z_SYN_ACK_SENT
-        answer = DO_CLOSE if rejects else DO_CLOSE | DO_TELL
-    if me.state != Z_INACTIVE:
-        return answer
-    if not orig and g.payload == 0 and peer.state == Z_SYN_SENT:
-        pass                                        # some acknowledge the SYN before they answer it
-    elif g.flags & ACK and peer.state == Z_ESTABLISHED:
-        to_state(p, s, Z_ESTABLISHED)               # only its SYN was not captured
-        p.flags &= ~<uint16_t>P_PARTIAL
-        me.marks |= M_SPOKEN
-    else:
-        to_state(p, s, Z_PARTIAL)
-    return answer
-
-
-cdef int next_state(Journal *j, Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
-    """Take the sender's endpoint on; DO_... says what is to be done about it."""
-    cdef Page *p = &j.pages[row]
-    cdef Sender *me = &p.side[s]
-    cdef Sender *peer = &p.side[1 - s]
-    cdef int answer = 0
-    if me.state == Z_INACTIVE:
-        return from_inactive(j, o, row, s, g)
-    if me.state == Z_SYN_SENT or me.state == Z_SYN_ACK_SENT:
-        if g.flags & FIN:
-            to_state(p, s, Z_CLOSED)
-            answer = DO_CLOSE | DO_TELL
-        if g.flags & RST:
-            to_state(p, s, Z_RESET)
-            p.flags |= P_INACTIVE
-            answer |= DO_CLOSE
-    elif me.state == Z_ESTABLISHED or me.state == Z_PARTIAL:
-        if g.flags & (SYN | ACK) == SYN and me.state == Z_PARTIAL and peer.state == Z_INACTIVE:
-            to_state(p, s, Z_SYN_SENT)
-        if g.flags & (FIN | RST) == FIN:
-            to_state(p, s, Z_CLOSED)
-            if peer.state == Z_RESET and peer.before == Z_CLOSED:
-                to_state(p, 1 - s, Z_CLOSED)        # FIN, then RST, now this FIN: an orderly end after all
-            answer = DO_CLOSE | DO_TELL
-        if g.flags & RST:
-            to_state(p, s, Z_RESET)
-            answer = DO_CLOSE
-            if peer.state != Z_RESET or peer.before != Z_ESTABLISHED:
-                p.flags |= P_INACTIVE
-    elif me.state == Z_CLOSED:
-        if g.flags & RST and peer.state != Z_CLOSED:
-            to_state(p, s, Z_RESET)
-            if not me.marks & M_CLOSED:
-                answer = DO_CLOSE
-    return answer
-
-
-# ---- closing ---------------------------------------------------------------------------------------------------------
-
-cdef void close_side(Journal *j, Observer *o, row_t row, int s, bint tell) noexcept nogil:
-    """Side `s` has closed, unless data are still to come or to be acknowledged; then that is put off."""
-    cdef Page *p = &j.pages[row]
-    cdef Sender *me = &p.side[s]
-    cdef Sender *peer = &p.side[1 - s]
-    if stream_pending(j, row, s):
-        p.flags |= P_DEFERRED
-        if tell:
-            p.flags |= P_TOLD
-        return
-    p.flags &= ~<uint16_t>P_DEFERRED
-    if me.marks & M_CLOSED:
-        return
-    me.marks |= M_CLOSED
-    if me.state == Z_RESET or peer.marks & M_CLOSED or peer.state == Z_INACTIVE:
-        if (me.before != Z_INACTIVE or peer.state != Z_INACTIVE) and (tell or p.flags & P_TOLD):
-            p.flags |= P_INACTIVE
-        p.flags |= P_DELETE
-        if j.close_ns < INT64_MAX - last_time(j, o, row):
-            p.end_ns = last_time(j, o, row) + j.close_ns
-    elif me.before != Z_INACTIVE:
-        p.end_ns = last_time(j, o, row)
-
-
-cdef inline void at_end(Journal *j, Observer *o, row_t row, int s) noexcept nogil:
-    """Side `s` may have delivered all that it ever will: a close that waited for that happens now."""
-    cdef Page *p = &j.pages[row]
-    if may_be_at_end(&p.side[s]) and not stream_pending(j, row, s):
-        p.side[s].marks |= M_EOF
-        if p.flags & P_DEFERRED:
-            close_side(j, o, row, s, (p.flags & P_TOLD) != 0)
-            p.flags &= ~<uint16_t>P_DEFERRED
-
-
-# ---- when a connection is over ---------------------------------------------------------------------------------------
-
-cdef inline ns_t after(ns_t start, ns_t wait) noexcept nogil:
-    return start + wait if wait < INT64_MAX - start else INT64_MAX
-
-
-cdef inline ns_t idle_limit(const Journal *j, const Observer *o, row_t row) noexcept nogil:
-    cdef const Page *p = &j.pages[row]
-    cdef const Row *line = &o.engine.table.rows[row]
-    cdef uint32_t i, port
-    if not p.flags & P_PAST_HANDSHAKE:
-        return j.handshake_idle_ns
-    if p.flags & P_PORT_IDLE:
-        port = line.port[0 if line.flags & ROW_SIDE_1_OPENED else 1]
-        for i in range(j.n_port_idle):
-            if j.port_idle[i].port == port:
-                return j.port_idle[i].idle_ns
-    return j.idle_ns
-
-
-cdef inline bint check_matters(const Page *p) noexcept nogil:
-    """Can an expiry check remove this connection?"""
-    cdef bint silent = p.side[0].state == Z_INACTIVE or p.side[1].state == Z_INACTIVE
-    if p.flags & P_INACTIVE:
-        return False
-    if (p.side[0].marks | p.side[1].marks) & M_CLOSED:
-        return silent or p.side[0].state == Z_RESET or p.side[1].state == Z_RESET
-    return p.side[0].state == Z_INACTIVE and p.side[1].state == Z_INACTIVE
-
-
-cdef ns_t following_check(const Journal *j, ns_t first, ns_t now) noexcept nogil:
-    if first > now:
-        return first
-    return first + ((now - first) // j.check_ns + 1) * j.check_ns
-
-
-cdef ns_t next_look(Journal *j, Observer *o, row_t row, ns_t now) noexcept nogil:
-    """When the row's timer is to fire: the earliest of what Zeek's would do."""
-    cdef Page *p = &j.pages[row]
-    cdef Margin *m
-    cdef ns_t due, check
-    if p.flags & P_DELETE:
-        return p.end_ns
-    due = after(last_time(j, o, row), idle_limit(j, o, row))
-    if p.flags & (P_ATTEMPT | P_INACTIVE) == P_ATTEMPT and waiting(p, o, row):
-        due = min(due, after(began(o, row), j.attempt_ns))
-    if check_matters(p):
-        m = margin_of(j, row)
-        if not p.flags & P_CHECKED:
-            p.flags |= P_CHECKED
-            m.check_ns = following_check(j, after(began(o, row), j.first_check_ns), now)
-            if p.end_ns != 0:
-                check = following_check(j, after(p.end_ns, j.check_ns), now)
-                m.check_ns = min(m.check_ns, check)
-        due = min(due, m.check_ns)
-    return due
-
-
-cdef inline bint waiting(const Page *p, const Observer *o, row_t row) noexcept nogil:
-    """An attempt without any answer."""
-    cdef int first = 0 if is_originator(o, row, 0) else 1
-    return (
-        (p.side[first].state == Z_SYN_SENT or p.side[first].state == Z_SYN_ACK_SENT)
-        and p.side[1 - first].state == Z_INACTIVE
-    )
-
-
-cdef ns_t journal_due(void *context, Observer *o, row_t row, ns_t now_ns) noexcept nogil:
-    """A Watch.due: the attempt, expiry, inactivity and deletion timers of TCPSessionAdapter.cc and Session.cc."""
-    cdef Journal *j = <Journal *>context
-    cdef Page *p
-    cdef ns_t last
-    if row >= j.capacity:
-        return 0
-    p = &j.pages[row]
-    if p.flags & P_DELETE:
-        return 0 if p.end_ns <= now_ns else p.end_ns
-    last = last_time(j, o, row)
-    if after(last, idle_limit(j, o, row)) <= now_ns:
-        return 0
-    if (
-        p.flags & (P_ATTEMPT | P_INACTIVE) == P_ATTEMPT and waiting(p, o, row)
-        and after(began(o, row), j.attempt_ns) <= now_ns
-    ):
-        return 0
-    if p.flags & P_CHECKED and j.margins[row].check_ns <= now_ns:
-        if check_matters(p) and after(last, j.linger_ns) < now_ns:
-            return 0
-        j.margins[row].check_ns = now_ns + j.check_ns
-    return max(next_look(j, o, row, now_ns), now_ns + 1)
-
-
-cdef bint journal_splits(void *context, Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
-    """A Watch.splits: does a segment with SYN belong to a new connection (TCPSessionAdapter.cc, IsReuse)?"""
-    cdef Journal *j = <Journal *>context
-    cdef Page *p
-    cdef int first
-    if row >= j.capacity or g.info & INFO_BAD_HEADER:
-        return False
-    p = &j.pages[row]
-    first = 0 if is_originator(o, row, 0) else 1
-    if g.flags & ACK and p.side[first].state != Z_INACTIVE:
-        return False
-    if (p.side[0].marks | p.side[1].marks) & M_CLOSED:
-        return True
-    if g.seq == p.side[1 - first if g.flags & ACK else first].start:
-        return False
-    return not (                                    # the SYN that its SYN+ACK has overtaken
-        not g.flags & ACK and p.side[first].state == Z_SYN_ACK_SENT and p.side[1 - first].state == Z_INACTIVE
-        and g.seq == p.side[1 - first].start
-    )
-
-
 # ---- one segment -----------------------------------------------------------------------------------------------------
 
 cdef inline void add_ip_bytes(Journal *j, row_t row, int s, uint32_t n) noexcept nogil:
@@ -458,7 +179,11 @@ cdef inline bint cut(const Journal *j, const Segment *g) noexcept nogil:
 
 
 cdef inline bint plain(Journal *j, const Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
-    """An ACK, with data or without, where nothing is missing or closing: all that `note` would do. False: it is no such one."""
+    """An ACK, with data or without, by which nothing is missed, closed or repeated: all that `note` would do with it.
+
+    False, and nothing is done: it is no such one. Random exchanges against the model hold both ways to the same
+    answers.
+    """
     cdef Page *p = &j.pages[row]
     cdef Sender *me = &p.side[s]
     cdef Sender *peer = &p.side[1 - s]
@@ -467,7 +192,11 @@ cdef inline bint plain(Journal *j, const Observer *o, row_t row, int s, const Se
     cdef uint32_t last = me.last + g.payload
     if (me.marks | peer.marks) & SPECIAL or not me.marks & M_SPOKEN or p.flags & (P_OLD_TIME | P_DEFERRED):
         return False
-    if not (lives(me.state) and lives(peer.state)) or <int32_t>(number | acked) < 0:
+    if me.state == Z_INACTIVE or peer.state == Z_INACTIVE or p.letters < 2:
+        return False
+    if <int32_t>(number | acked) < 0 or peer.reach > 0x7FFFFFFF:      # too far from the start for 32 bits
+        return False
+    if may_be_at_end(me) or may_be_at_end(peer) or (g.payload != 0 and me.state == Z_RESET):
         return False
     if g.payload == 0:
         if <int32_t>(g.seq - me.last) > 0:
@@ -478,6 +207,10 @@ cdef inline bint plain(Journal *j, const Observer *o, row_t row, int s, const Se
         or number + g.payload - me.trim > j.max_unacknowledged or cut(j, g)
     ):
         return False
+    if peer.marks & M_ENDS and acked >= p.fin[1 - s]:
+        if p.fin[1 - s] - 1 > 0x7FFFFFFF:
+            return False
+        acked = <uint32_t>(p.fin[1 - s] - 1)
     if g.ack != peer.acked:
         if g.ack < peer.acked or <int32_t>(g.ack - peer.acked) < 0 or acked > peer.reach:
             return False
@@ -634,7 +367,7 @@ cdef inline void note(
 
 
 cdef void measure(Observer *o, row_t row, Page *p, const Segment *g) noexcept nogil:
-    """The round trip of a handshake, if it was seen whole and nothing of it was repeated (Karn: else it is ambiguous)."""
+    """The round trip of a handshake, if it was seen whole and nothing of it twice (else it is ambiguous: Karn)."""
     cdef const Row *line = &o.engine.table.rows[row]
     cdef const Observed *cold = <const Observed *>store_cold(&o.engine.table, row)
     if (
