@@ -15,6 +15,8 @@ from libc.stdlib cimport calloc, free
 
 import threading
 
+__all__: list[str] = []
+
 cdef extern from "pythread.h" nogil:
     void *PyThread_allocate_lock()
     void PyThread_free_lock(void *lock)

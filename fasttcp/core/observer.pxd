@@ -24,9 +24,10 @@ from fasttcp.core.verdicts cimport (
 cdef enum:
     BATCH = 16                      # segments whose lines are prefetched together
 
-# Row.flags, observer seat; the endpoint seat has another use for this bit
+# Row.flags, observer seat; the endpoint seat has another use for these bits
 cdef enum:
     ROW_BLANK = 0x0040              # nothing but RSTs, illegal and damaged segments were seen: no state is known yet
+    ROW_ONE_ISN = 0x0080            # of the side whose SYN was not seen, no sequence number is known at all
 
 cdef struct Verdict:                # of one segment: what apply() writes for it, 8 bytes
     row_t    row                    # NO_ROW when it belongs to none

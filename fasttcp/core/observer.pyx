@@ -1,6 +1,6 @@
 """The observer seat; see observer.pxd for what it promises."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 
 from fasttcp.core.hash cimport Key, key_observed
 from fasttcp.core.layout cimport (
@@ -13,7 +13,7 @@ from fasttcp.core.names cimport (
     E_REPLACED, E_TIMEOUT_2MSL, E_TIMEOUT_IDLE, S_CLOSE_WAIT, S_CLOSED, S_CLOSING, S_ESTABLISHED, S_FIN_WAIT_1,
     S_FIN_WAIT_2, S_LAST_ACK, S_LISTEN, S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT,
 )
-from fasttcp.core.seat cimport Engine, fire
+from fasttcp.core.seat cimport fire
 from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.store cimport (
     EVICT_CLOSING, EVICT_HALF_OPEN, EVICT_TIME_WAIT, STORE_OK, Table, store_advance, store_arm_after, store_arm_ns,
@@ -62,6 +62,12 @@ cdef inline bint opening(uint8_t state) noexcept nogil:
 cdef inline bint fin_received(uint8_t state) noexcept nogil:
     """A RST one below RCV.NXT is believed: its sender has not counted its own FIN (case 20; tcp_reset_check)."""
     return state == S_CLOSE_WAIT or state == S_CLOSING or state == S_LAST_ACK
+
+
+cdef inline bint is_isn(Observer *o, row_t row, int side, seq_t seq) noexcept nogil:
+    """Whether a SYN of `side` with this number is the one that began the connection."""
+    cdef const Row *r = &o.engine.table.rows[row]
+    return observed(o, row).isn[side] == seq and (not r.flags & ROW_ONE_ISN or syn_seen(r, side))
 
 
 cdef bint observer_over(Observer *o, row_t row) noexcept nogil:
@@ -223,6 +229,8 @@ cdef void enter(Observer *o, row_t row, int s, const Segment *segment) noexcept 
     line.flags &= ~<uint16_t>(ROW_BLANK | ROW_PARTIAL)
     cold.isn[s] = segment.seq
     cold.isn[r] = ack - 1
+    if not segment.flags & ACK:
+        line.flags |= ROW_ONE_ISN
     line.seat.half[s].snd_nxt = segment.seq
     line.seat.half[r].snd_nxt = ack
     line.seat.half[s].rcv_nxt = ack
@@ -306,7 +314,7 @@ cdef uint16_t see_syn(Observer *o, row_t row, int s, const Segment *segment) noe
     cdef Row *line = &o.engine.table.rows[row]
     cdef Observed *cold = observed(o, row)
     cdef int r = 1 - s
-    if segment.seq == cold.isn[s]:
+    if is_isn(o, row, s, segment.seq):
         if not syn_seen(line, s):                   # it was overtaken by the SYN+ACK, or by its own ACK (case 53)
             learn_syn_late(line, s, segment)
             return 0
@@ -345,7 +353,7 @@ cdef uint16_t see_syn_ack(Observer *o, row_t row, int s, const Segment *segment)
         line.seat.half[s].rcv_nxt = segment.ack
         fire(&o.engine, row, r, E_RCV_SYN_ACK, segment, segment.time_ns)
         return V_CHANGED
-    if segment.seq != cold.isn[s]:
+    if not is_isn(o, row, s, segment.seq):
         return V_SUSPECT
     if not syn_seen(line, s):
         learn_syn_late(line, s, segment)
@@ -364,6 +372,7 @@ cdef bint infer_handshake(Observer *o, row_t row, int s, const Segment *segment)
     cdef int r = 1 - s
     if line.state[s] == S_SYN_SENT:                 # it has received a SYN+ACK that was not captured
         cold.isn[r] = segment.ack - 1
+        line.flags &= ~<uint16_t>ROW_ONE_ISN
         line.seat.half[r].snd_nxt = segment.ack
         line.seat.half[s].rcv_nxt = segment.ack
         fire(&o.engine, row, s, E_RCV_SYN_ACK, segment, segment.time_ns)
@@ -371,6 +380,7 @@ cdef bint infer_handshake(Observer *o, row_t row, int s, const Segment *segment)
         if segment.ack != line.seat.half[r].snd_nxt:
             return False                            # ... or it challenges a SYN that hit an old connection
         cold.isn[s] = segment.seq - 1
+        line.flags &= ~<uint16_t>ROW_ONE_ISN
         line.seat.half[s].snd_nxt = segment.seq
         line.seat.half[r].rcv_nxt = segment.seq
         fire(&o.engine, row, r, E_RCV_SYN_ACK, segment, segment.time_ns)
@@ -574,13 +584,13 @@ cdef bint begins_anew(Observer *o, row_t row, int s, const Segment *segment, uin
     if verdict & WORTHLESS:
         return False
     if o.any_isn and not segment.flags & ACK and syn_seen(line, s):
-        return segment.seq != observed(o, row).isn[s]
+        return not is_isn(o, row, s, segment.seq)
     if observer_over(o, row):
-        return segment.seq != observed(o, row).isn[s]               # case 51; the same SYN again is case 50
+        return not is_isn(o, row, s, segment.seq)               # case 51; the same SYN again is case 50
     return (                                                        # case 52
         (segment.flags & ACK) != 0
         and (line.flags & ROW_SYN_PENDING) != 0
-        and segment.seq != observed(o, row).isn[s]
+        and not is_isn(o, row, s, segment.seq)
         and segment.ack != line.seat.half[1 - s].snd_nxt            # or it answers the SYN that was there before
     )
 
