@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from fasttcp.core._timing import Rows, Timers, transitions
 
 TICKS_2MSL = 6_000

@@ -16,9 +16,10 @@ import sys
 import time
 from pathlib import Path
 
+from fasttcp.core._timing import Timers
+
 from benchmarks.peers.build import PYTHON, Absent, compiled
 from benchmarks.peers.run import machine, number
-from fasttcp.core._timing import Timers
 
 FIELDS = ("insert", "cancel", "expire", "burst")
 

@@ -164,8 +164,8 @@ def _tell_problems(followed: Track) -> None:
     if offloading:
         hosts = ", ".join(offloading[:3]) + (" and others" if len(offloading) > 3 else "")
         print(
-            f"fasttcp: most TCP checksums of {hosts} are wrong, as its network card would have filled them in later; its segments were not looked at: "
-            "use --checksums ignore",
+            f"fasttcp: most TCP checksums of {hosts} are wrong, as its network card would have filled them in later; "
+            "its segments were not looked at: use --checksums ignore",
             file=sys.stderr,
         )
 
@@ -180,14 +180,16 @@ def _summary(followed: Track, seconds: float) -> str:
         name.replace("_", " "): n for name, n in counters.items()
         if n and name not in ("packets", "segments", "tunnelled", "reassembled", "reassembly_pending", "fragment_held")
     }
+    again = f"{tallies['retransmitted']:,}"
+    if tallies["duplicates"]:
+        again += f", and {tallies['duplicates']:,} captured twice"
+    odd = f"{tallies['suspect']:,} doubtful, {tallies['damaged']:,} damaged, {tallies['late']:,} out of time order"
     lines = [
         "",
         f"connections      {sum(ends.values()):,}" + _listed(ends, before=": "),
         f"ends by state    {_listed(states) or 'none'}",
-        f"retransmissions  {tallies['retransmitted']:,}" + (
-            f", and {tallies['duplicates']:,} captured twice" if tallies["duplicates"] else ""),
-        f"illegal          {tallies['illegal']:,} segments; {tallies['suspect']:,} doubtful, "
-        f"{tallies['damaged']:,} damaged, {tallies['late']:,} out of time order",
+        f"retransmissions  {again}",
+        f"illegal          {tallies['illegal']:,} segments; {odd}",
         f"missed           {tallies['gap_bytes']:,} bytes",
     ]
     if tallies["evicted"] or tallies["full"]:

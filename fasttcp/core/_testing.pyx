@@ -9,16 +9,16 @@ from libc.string cimport memcpy, memset
 
 from fasttcp.core.hash cimport HashKey, Key, chacha_block, hash_expand, hash_of_row, key_endpoint, key_observed, wide_t
 from fasttcp.core.index cimport Bucket, index_home, index_tag
-from fasttcp.core.layout cimport NO_ROW, Row, Segment, row_t
+from fasttcp.core.layout cimport Row, Segment, row_t
 from fasttcp.core.memory cimport BLOCK_HUGE, BLOCK_PLAIN, Block, block_close, block_commit, block_open
 from fasttcp.core.store cimport (
-    STORE_EVICT, STORE_IPV6, STORE_LAZY, STORE_OK, STORE_PLAIN_MEMORY, STORE_SMALL_PAGES, Links, Table,
+    STORE_EVICT, STORE_IPV6, STORE_LAZY, STORE_OK, STORE_PLAIN_MEMORY, STORE_SMALL_PAGES, Table,
     store_advance, store_arm, store_arm_after, store_arm_ns, store_armed, store_behind, store_bytes, store_check,
     store_close, store_cold, store_deadline_ns, store_disarm, store_evict_candidate, store_find, store_grow_addr6,
     store_handle, store_in_use, store_insert, store_open, store_peek, store_prefetch, store_prefetch_remove,
     store_rebuild, store_remove, store_row_of, store_see, store_set_horizon, store_set_state, store_settle, store_tick_up,
 )
-from fasttcp.core.wheel cimport PARKED, ROW_FREE, TIMEOUT_TICKS, WHEEL_SLOTS, ticks_of
+from fasttcp.core.wheel cimport TIMEOUT_TICKS, WHEEL_SLOTS, ticks_of
 
 cdef extern from "tags.h" nogil:
     uint32_t tags_match(const uint8_t *tag, uint8_t wanted) noexcept

@@ -14,7 +14,7 @@ from fasttcp.core.machine cimport machine_actions, machine_next
 from fasttcp.core.memory cimport BLOCK_HUGE, Block, block_close, block_commit, block_open
 from fasttcp.core.names cimport N_EVENTS, N_STATES
 from fasttcp.core.store cimport (
-    SEAT_OBSERVER, STORE_OK, Table, store_close, store_find, store_insert, store_open, store_peek, store_prefetch,
+    SEAT_OBSERVER, Table, store_close, store_find, store_insert, store_open, store_peek, store_prefetch,
     store_prefetch_remove, store_remove,
 )
 from fasttcp.core.wheel cimport (
@@ -210,9 +210,9 @@ def transitions(size_t n, uint64_t seed=1):
     cdef uint64_t drawn
     cdef uint32_t actions = 0
     cdef int state = 0
-    cdef size_t i
+    cdef size_t _
     with nogil:
-        for i in range(n):
+        for _ in range(n):
             drawn = chance(&random)
             actions ^= machine_actions(state, <int>(drawn % N_EVENTS))
             state = machine_next(state, <int>(drawn % N_EVENTS))

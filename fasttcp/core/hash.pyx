@@ -43,10 +43,10 @@ cdef inline void _quarter(uint32_t *s, int a, int b, int c, int d) noexcept nogi
 
 cdef void chacha_block(uint32_t *out, const uint32_t *state) noexcept nogil:
     """The ChaCha20 block function: RFC 8439 section 2.3."""
-    cdef int i
+    cdef int i, _
     for i in range(16):
         out[i] = state[i]
-    for i in range(10):
+    for _ in range(10):
         _quarter(out, 0, 4, 8, 12)
         _quarter(out, 1, 5, 9, 13)
         _quarter(out, 2, 6, 10, 14)

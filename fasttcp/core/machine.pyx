@@ -1,7 +1,7 @@
 """Compiles fasttcp/spec.py into the arrays that the seats read. It decides nothing."""
 
 from fasttcp.core.names cimport A_NEVER, N_EVENTS, N_STATES
-from fasttcp.spec import TRANSITIONS, Action, Event, State
+from fasttcp.spec import TRANSITIONS, Event, State
 
 
 cdef int _compile() except -1:

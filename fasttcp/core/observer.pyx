@@ -229,8 +229,6 @@ cdef void enter(Observer *o, row_t row, int s, const Segment *segment) noexcept 
     line.flags &= ~<uint16_t>(ROW_BLANK | ROW_PARTIAL)
     cold.isn[s] = segment.seq
     cold.isn[r] = ack - 1
-    if not segment.flags & ACK:
-        line.flags |= ROW_ONE_ISN
     line.seat.half[s].snd_nxt = segment.seq
     line.seat.half[r].snd_nxt = ack
     line.seat.half[s].rcv_nxt = ack
@@ -250,6 +248,7 @@ cdef void enter(Observer *o, row_t row, int s, const Segment *segment) noexcept 
         fire(&o.engine, row, s, E_RCV_SYN, segment, segment.time_ns)
         fire(&o.engine, row, r, E_RCV_SYN_ACK, segment, segment.time_ns)
     else:
+        line.flags |= ROW_ONE_ISN
         if not o.watch.names_originator:
             observer_set_originator(o, row, s)
         fire(&o.engine, row, s, E_OPEN_ACTIVE, segment, segment.time_ns)
@@ -263,7 +262,7 @@ cdef void learn_syn(Row *line, int side, const Segment *segment) noexcept nogil:
     cdef uint32_t at = ROW_SHIFT_0 + 4 * side
     if segment.options & OPT_WSCALE:
         shift = segment.wscale if segment.wscale <= MAX_SHIFT else MAX_SHIFT
-    line.flags = <uint16_t>((line.flags & ~(15 << at)) | (shift << at) | (ROW_SCALED_0 << side))
+    line.flags = <uint16_t>((line.flags & ~(15 << at | ROW_ONE_ISN)) | (shift << at) | (ROW_SCALED_0 << side))
     line.seat.half[side].snd_nxt = segment.seq + 1 + segment.payload
     line.seat.half[1 - side].rcv_nxt = segment.seq  # what the other acknowledges is told apart from here on
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 from fasttcp.spec import TRANSITIONS, Event, State
@@ -24,10 +23,15 @@ class Outcome(NamedTuple):
     flags: OutcomeFlag
 
 
-@lru_cache(maxsize=1024)
+_MASKS: dict[int, tuple[Event, ...]] = {}  # the few combinations that occur
+
+
 def _events(mask: int) -> tuple[Event, ...]:
     """In the order of a segment's parts: for those that occur together, the order of their numbers."""
-    return tuple(event for event in Event if mask >> event & 1)
+    events = _MASKS.get(mask)
+    if events is None:
+        events = _MASKS[mask] = tuple(event for event in Event if mask >> event & 1)
+    return events
 
 
 _STATES = tuple(State)

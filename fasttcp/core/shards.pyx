@@ -24,7 +24,7 @@ from operator import index
 from cpython.buffer cimport PyBuffer_Release
 from libc.math cimport sqrt
 from libc.stdint cimport INT64_MAX, INT64_MIN, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from fasttcp.core.address cimport parse_address, parse_number
@@ -457,7 +457,8 @@ cdef int check_home(ShardedTable table, Records live, int shard) except -1:
 
 cdef _share(rows, shards):
     """Rows for one shard: six standard deviations above its share, so that chance does not fill it first."""
-    return min(-(-rows // shards) + (0 if shards == 1 else <size_t>(6 * sqrt(rows / <double>shards)) + 16), ((1 << 32) - 1) // shards)
+    margin = 0 if shards == 1 else <size_t>(6 * sqrt(rows / <double>shards)) + 16
+    return min(-(-rows // shards) + margin, ((1 << 32) - 1) // shards)
 
 
 cdef _whole(str name, value, low, high):

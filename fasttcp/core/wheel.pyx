@@ -32,7 +32,6 @@ miss); levels (a timer moves at every level; one level and the horizon move it o
 from libc.string cimport memset
 
 from fasttcp.core.memory cimport block_close, block_commit, block_open, pages_touch, pages_use
-from fasttcp.core.prefetch cimport prefetch_read
 
 from fasttcp.errors import InvariantError
 

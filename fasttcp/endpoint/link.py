@@ -82,7 +82,7 @@ class Link:
         self._uniform, self._loss, self._duplicate, self._tap = uniform, loss, duplicate, tap
         self._least, self._spread = delay_ns[0], delay_ns[1] - delay_ns[0]
         self._batch, self._heard = batch, heard
-        self._events: list[tuple[int, int, int, int, object]] = []  # (time, order, kind, side, what)
+        self._events: list[tuple[int, int, int, int, bytes | Callable[[int], None]]] = []  # (time, order, kind, side, what)
         self._order = 0
 
     def at(self, when_ns: int, action: Callable[[int], None]) -> None:
@@ -127,7 +127,7 @@ class Link:
 
     # ---- inside
 
-    def _push(self, when_ns: int, kind: int, side: int, what: object) -> None:
+    def _push(self, when_ns: int, kind: int, side: int, what: bytes | Callable[[int], None]) -> None:
         self._order += 1
         heapq.heappush(self._events, (when_ns, self._order, kind, side, what))
 
@@ -138,11 +138,9 @@ class Link:
     def _happen(self, seen: list[bytes]) -> None:
         """The next event, whose time has come."""
         when_ns, _, kind, side, what = heapq.heappop(self._events)
-        if kind == _CALL:
-            assert callable(what)
+        if not isinstance(what, bytes):
             what(self.now_ns)
             return
-        assert isinstance(what, bytes)
         record = _TIME.pack(when_ns) + what[_TIME.size :]
         if kind == _TAP:
             seen.append(record)

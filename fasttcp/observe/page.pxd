@@ -43,7 +43,7 @@ cdef enum:
     M_GIVEN_UP = 0x0200     # too much is missing: its gaps are no longer counted
     M_RANGES = 0x0400       # data above a hole are held in Margin.ranges
     M_EOF = 0x0800          # everything up to its end was delivered, and that was told once
-    M_LAST_WRAPPED = 0x1000 # `last` has passed 2^32 - 1; how often, if more than once, says the margin
+    M_LAST_WRAPPED = 0x1000  # `last` has passed 2^32 - 1; how often, if more than once, says the margin
     M_ACK_WRAPPED = 0x2000
     M_SPOKEN = 0x4000       # a segment of it was processed
 
@@ -178,7 +178,7 @@ cdef struct Journal:
     bint     gaps_for_partial
     PortIdle port_idle[64]
     uint32_t n_port_idle
-    uint64_t server_ports[1024] # a bit a port
+    uint64_t server_ports[1024]  # a bit a port
     Block    pages_block
     Block    margins_block
 
