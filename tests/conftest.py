@@ -4,7 +4,7 @@ The tree holds a folder `fasttcp/` that Python can import whether or not it is b
 accident:
 
 - Plain `pytest` tests the installed package (an editable install is the tree itself). That works because nothing puts
-  the tree's root on sys.path: no conftest.py at the root and no tests/__init__.py. Keep it so.
+  the tree's root first on sys.path: no conftest.py at the root and no tests/__init__.py. Keep it so.
 - Where none is installed, a tree that was built in place is tested.
 - `python -m pytest` puts the root on sys.path. It then tests the tree if that is built, else the installed package.
 - Every test runs in an empty folder, so that a child Python does not find the unbuilt tree in its working directory.
@@ -41,6 +41,7 @@ if SPEC is None or SPEC.origin is None:
     )
 
 PACKAGE = Path(SPEC.origin).resolve().parent
+sys.path.append(str(ROOT))  # for benchmarks/, behind the fasttcp that was found
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / ".hypothesis"))
 
 

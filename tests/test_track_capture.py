@@ -2,10 +2,10 @@
 
 import pytest
 
-pytest.importorskip("numpy")  # only benchmarks and tests need it
-
-from benchmarks.track.capture import Shape, number, write_capture
 from fasttcp.observe.track import track
+
+capture_maker = pytest.importorskip("benchmarks.track.capture", reason="the tests stand without their benchmarks")
+Shape, number, write_capture = capture_maker.Shape, capture_maker.number, capture_maker.write_capture
 
 SHAPE = Shape(packets=20_000, connections=2_000, seed=5)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.peers.build import PEERS
 
 OURS, FLOOR = "#d62728", "#7f7f7f"
+PEERS_COLORS = ("#1f77b4", "#2ca02c", "#17becf", "#9467bd", "#8c564b", "#bcbd22")
 
 
 def lines(record: dict[str, object]) -> dict[str, list[tuple[int, float]]]:
@@ -35,9 +36,10 @@ def draw(record: dict[str, object], targets: list[Path]) -> None:
 
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "fasttcp"  # the same figures give the same file
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(figsize=(8, 5))
+    axes.set_prop_cycle(color=PEERS_COLORS)
     for name, points in lines(record).items():
         style: dict[str, object] = {"marker": "o", "linewidth": 1.5, "markersize": 4}
         if name == "fasttcp":
@@ -45,16 +47,21 @@ def draw(record: dict[str, object], targets: list[Path]) -> None:
         elif name.startswith("floor"):
             style |= {"color": FLOOR, "linestyle": "--" if name == "floor1" else ":"}
         elif name.endswith("_stages"):
-            style |= {"alpha": 0.35}
+            continue  # a question, not a peer: docs/performance.md has its answer
         axes.plot(*zip(*sorted(points), strict=True), label=PEERS[name].what, **style)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xticks(sorted({result["connections"] for result in record["results"]}))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} k")
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("connections in the table")
-    axes.set_ylabel("ns an event")
-    axes.set_title(f"TCP churn, one core: {record['results'][0]['mix']}")
+    axes.set_ylabel("ns an event, one core")
+    axes.set_title("A server's connection churn: open, data, close, TIME_WAIT, expiry", pad=16)
     axes.grid(visible=True, which="both", alpha=0.2)
-    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    figure.text(0.01, 0.01, f"{record['machine']}; {record['date']}", fontsize=6, color=FLOOR)
+    axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False)
+    said = f"{record['machine']}; {record['date']}; mix {record['results'][0]['mix']}"
+    axes.text(1, 1.005, said, fontsize=6, color=FLOOR, ha="right", va="bottom", transform=axes.transAxes)
     for target in targets:
         figure.savefig(target, bbox_inches="tight", dpi=150, metadata={"Date": None} if target.suffix == ".svg" else None)
 
