@@ -282,7 +282,7 @@ def test_parts_can_be_joined_again(saved, tmp_path):
     [
         ("byteorder", "middle", "byteorder is 'middle' there"),
         ("row", 72, "row is 72 there and 64 here"),
-        ("cold", 40, "cold is 40 there and 48 here"),
+        ("cold", 48, "cold is 48 there and 40 here"),
         ("secret", "00", "a secret of 1 bytes"),
         ("secret", "xx" * 32, "non-hexadecimal"),
         ("seat", "tap", "seat is 'tap'"),
