@@ -332,7 +332,7 @@ cdef class Store:
                 if not (store_grow_addr6(&other.t, <row_t>(n - 1)) == STORE_OK):
                     raise AssertionError()
                 memcpy(other.t.addr6, self.t.addr6, min(n * 32, self.t.addr6_block.usable))
-        store_rebuild(&other.t, n, self.t.free, self.t.epoch_ns, self.t.now_ns, self.t.wheel.skipped)
+        store_rebuild(&other.t, n, self.t.free, self.t.epoch_ns, self.t.now_ns)
         return other
 
     def pairs(self):
@@ -381,7 +381,7 @@ cdef class Store:
             "capacity": t.capacity, "max_rows": t.max_rows, "high": t.high, "used": t.used, "bytes": store_bytes(t),
             "epoch_ns": t.epoch_ns, "now_ns": t.now_ns, "now_tick": t.now_tick, "free": t.free,
             "buckets": t.index.buckets, "overflow_used": t.index.overflow_used, "overflow_high": t.index.overflow_high,
-            "entries": t.wheel.entries, "cursor": t.wheel.cursor, "skipped": t.wheel.skipped,
+            "entries": t.wheel.entries, "cursor": t.wheel.cursor, "drained": t.wheel.drained,
             "horizon": t.wheel.horizon, "chunks_used": t.wheel.chunks_used, "chunk_high": t.wheel.chunk_high,
             "base": (<size_t>t.rows, <size_t>t.cold, <size_t>t.addr6, <size_t>t.index.bucket, <size_t>t.wheel.chunk),
         }

@@ -96,7 +96,7 @@ cdef bint next_timer(const Table *t, ns_t *when_ns) noexcept nogil:
         return False
     for i in range(WHEEL_SLOTS):
         if t.wheel.head[(t.wheel.cursor + i) & (WHEEL_SLOTS - 1)] != 0:
-            tick = t.wheel.cursor + i + t.wheel.skipped
+            tick = t.wheel.cursor + i
             when_ns[0] = max(<ns_t>(<uint64_t>t.epoch_ns + tick * t.tick_ns), t.now_ns)
             return True
     return False

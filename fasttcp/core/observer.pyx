@@ -31,7 +31,16 @@ cdef enum:
     # A full table lets go of the oldest that is over (TIME_WAIT, or reset), then of the oldest half-open, then of the
     # oldest closing connection; never of an established one.
     SACRIFICE = 1 << EVICT_TIME_WAIT | 1 << EVICT_HALF_OPEN | 1 << EVICT_CLOSING
-    ASTRAY = 1 << 20            # bytes beyond the window that an ACK may cover because the capture has holes
+    ASTRAY = 1 << 20            # bytes beyond the window that may be missing in a capture without anybody's confirmation
+    WIDEST = 1 << 24            # a window that counts for more could not be told from a forged number
+
+# Row.aux: 0, or the event that closed both halves, or a claim, see see_far
+cdef enum:
+    CLAIM = 0x8000
+    CLAIM_STREAM = 0x4000       # it is of side 1's stream
+    CLAIM_SPEAKER = 0x2000      # side 1 has said it
+    CLAIM_PLACE = 0x0FFF        # the upper bits of the sequence number
+    CLAIM_GRAIN = 20            # the others: 1 MiB
 
 
 # ---- small readings of a row -----------------------------------------------------------------------------------------
@@ -53,6 +62,11 @@ cdef inline uint32_t window_of(const Row *row, int side) noexcept nogil:
     if mine == NO_SHIFT or other == NO_SHIFT:       # both must have offered it (RFC 7323 section 2.2)
         return row.seat.half[side].window
     return <uint32_t>row.seat.half[side].window << mine
+
+
+cdef inline uint32_t reach(const Row *row, int side) noexcept nogil:
+    """How far beyond what was seen data towards `side` may lie, and be believed without more."""
+    return min(window_of(row, side), <uint32_t>WIDEST) + ASTRAY
 
 
 cdef inline bint opening(uint8_t state) noexcept nogil:
@@ -109,8 +123,8 @@ cdef void observer_end(Observer *o, row_t row, int event, ns_t when_ns) noexcept
     """Take `event` in both halves that are not closed yet, hand the connection out, free its row."""
     cdef Row *r = &o.engine.table.rows[row]
     cdef int side
-    if r.state[0] == S_CLOSED and r.state[1] == S_CLOSED and r.aux != 0 and event != E_REPLACED:
-        event = r.aux & 0xFF                        # it was closed before; only its row had lingered
+    if r.state[0] == S_CLOSED and r.state[1] == S_CLOSED and r.aux != 0 and not r.aux & CLAIM and event != E_REPLACED:
+        event = r.aux                               # it was closed before; only its row had lingered
     if o.watch.ended != NULL:                       # before the halves are closed: their last states are the result
         o.watch.ended(o.watch.context, o, row, event, when_ns)
     for side in range(2):
@@ -393,6 +407,44 @@ cdef bint infer_handshake(Observer *o, row_t row, int s, const Segment *segment)
     return True
 
 
+# A number far beyond what was seen is either the far side of a hole in the capture or forged. Two mouths decide: the
+# host whose stream it is, by the sequence number of a segment, and its peer, by an acknowledgment. What one of them said
+# last is kept; when the other says the same, it is true. A peer that was never captured cannot be heard: then the same
+# host must say it twice.
+
+cdef inline bint claimed(const Row *line, int stream, int speaker, seq_t at) noexcept nogil:
+    """Whether `speaker` has said that the stream of side `stream` is about there."""
+    cdef uint32_t here = (at >> CLAIM_GRAIN) - (line.aux & CLAIM_PLACE) & CLAIM_PLACE
+    cdef uint32_t most = (reach(line, 1 - stream) >> CLAIM_GRAIN) + 1
+    return line.aux & ~CLAIM_PLACE == claim_by(stream, speaker) and (here <= most or CLAIM_PLACE + 1 - here <= most)
+
+
+cdef inline uint16_t claim_by(int stream, int speaker) noexcept nogil:
+    return <uint16_t>(CLAIM | CLAIM_STREAM * stream | CLAIM_SPEAKER * speaker)
+
+
+cdef bint see_far(Observer *o, row_t row, int s, const Segment *segment, bint far_seq) noexcept nogil:
+    """A segment with a number far beyond what was seen: its own if far_seq, else its ACK. Whether it is true."""
+    cdef Row *line = &o.engine.table.rows[row]
+    cdef int r = 1 - s
+    cdef Half *sender = &line.seat.half[s]
+    cdef Half *receiver = &line.seat.half[r]
+    cdef bint alone = receiver.packets == 0 and observed(o, row).packets_high[r] == 0
+    cdef int stream = s if far_seq else r
+    cdef seq_t at = segment.seq if far_seq else segment.ack
+    if not (
+        claimed(line, r, r, segment.ack) or far_seq and claimed(line, s, r, segment.seq)
+        or alone and claimed(line, stream, s, at)
+    ):
+        line.aux = claim_by(stream, s) | <uint16_t>(at >> CLAIM_GRAIN)
+        return False
+    line.aux = 0
+    if far_seq:
+        o.tallies.missed_bytes += segment.seq - sender.snd_nxt
+        sender.snd_nxt = segment.seq
+    return True
+
+
 cdef inline uint16_t see_ack(Observer *o, row_t row, int s, const Segment *segment, uint32_t *actions) noexcept nogil:
     """ACK, data and FIN: the common path."""
     cdef Row *line = &o.engine.table.rows[row]
@@ -401,25 +453,29 @@ cdef inline uint16_t see_ack(Observer *o, row_t row, int s, const Segment *segme
     cdef Half *receiver = &line.seat.half[r]
     cdef seq_t end = segment.seq + segment.payload + (segment.flags & FIN)
     cdef int32_t beyond = <int32_t>(segment.ack - receiver.snd_nxt)
-    cdef int32_t fresh
+    cdef int32_t fresh = <int32_t>(segment.seq - sender.snd_nxt)
     cdef uint16_t verdict = 0
     cdef uint8_t state
     cdef bint closes
 
+    if fresh > 0 and <uint32_t>fresh > reach(line, r):
+        if not see_far(o, row, s, segment, True):
+            return V_SUSPECT
+        verdict = V_GAP
+
     # The ACK part: what does it say of the receiver's half?
     if beyond > 0:
-        if <uint32_t>beyond > window_of(line, s) + ASTRAY and segment.seq != sender.snd_nxt:
-            verdict |= V_SUSPECT                    # nobody sent that much; its data are judged by themselves
-            beyond = -1
-        else:
-            o.tallies.missed_bytes += beyond        # acknowledged, never captured (case 55)
-            receiver.snd_nxt = segment.ack
-            verdict |= V_GAP
+        # Nobody sent that much: no host takes anything of it (RFC 5961 section 5.2).
+        if verdict == 0 and <uint32_t>beyond > reach(line, s) and not see_far(o, row, s, segment, False):
+            return V_SUSPECT
+        o.tallies.missed_bytes += beyond            # acknowledged, never captured (case 55)
+        receiver.snd_nxt = segment.ack
+        verdict |= V_GAP
     state = line.state[r]
     if beyond >= 0 and (state == S_FIN_WAIT_1 or state == S_CLOSING or state == S_LAST_ACK):
         actions[0] |= fire(&o.engine, row, r, E_RCV_ACK_OF_FIN, segment, segment.time_ns)
         verdict |= V_CHANGED
-    if seq_lt(sender.rcv_nxt, segment.ack) and not verdict & V_SUSPECT:
+    if seq_lt(sender.rcv_nxt, segment.ack):
         sender.rcv_nxt = segment.ack
 
     # The data part.

@@ -50,7 +50,7 @@ cdef dict saved_head(const Engine *engine, const EndLog *ended):
     return _sizes() | {
         "cold": t.cold_stride, "secret": (<const char *>t.secret)[:sizeof(t.secret)].hex(), "tick_ns": t.tick_ns,
         "capacity": t.capacity, "max_capacity": t.max_rows, "high": t.high, "free": t.free, "started": bool(t.started),
-        "epoch_ns": t.epoch_ns, "now_ns": t.now_ns, "skipped": t.wheel.skipped, "never": engine.never,
+        "epoch_ns": t.epoch_ns, "now_ns": t.now_ns, "never": engine.never,
         "trace": engine.trace.capacity, "written": engine.trace.written, "ended": ended.count, "ended_lost": ended.lost,
     }
 
@@ -122,7 +122,7 @@ cdef int load_engine(Engine *engine, EndLog *ended, bint keep_ended, SnapshotRea
         store_rebuild(
             t, high, whole("free", head["free"], 0, (1 << 32) - 1),
             whole("epoch_ns", head["epoch_ns"], INT64_MIN, INT64_MAX),
-            whole("now_ns", head["now_ns"], INT64_MIN, INT64_MAX), whole("skipped", head["skipped"], 0, (1 << 64) - 1),
+            whole("now_ns", head["now_ns"], INT64_MIN, INT64_MAX),
         )
     elif high:
         raise ValueError(f"{high} rows, and the clock was never seen")

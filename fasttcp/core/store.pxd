@@ -287,8 +287,6 @@ cdef tick_t store_tick_up(const Table *t, ns_t deadline_ns) noexcept nogil
 cdef void store_arm_ns(Table *t, row_t row, ns_t deadline_ns) noexcept nogil
 cdef ns_t store_deadline_ns(const Table *t, row_t row) noexcept nogil       # up to a tick after what was asked
 cdef bint store_evict_candidate(const Table *t, uint32_t classes, row_t *row) noexcept nogil    # bit 1 << EVICT_...
-cdef int store_rebuild(
-    Table *t, size_t high, row_t free, ns_t epoch_ns, ns_t now_ns, uint64_t skipped
-) except -1 nogil
+cdef int store_rebuild(Table *t, size_t high, row_t free, ns_t epoch_ns, ns_t now_ns) except -1 nogil
 cdef size_t store_bytes(const Table *t) noexcept nogil                      # bytes of memory behind all of it
 cdef int store_check(const Table *t) except -1                              # InvariantError names what is broken

@@ -36,7 +36,7 @@ from fasttcp.core.memory cimport (
 from fasttcp.core.names cimport N_STATES, S_FIN_WAIT_1, S_LAST_ACK, S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT
 from fasttcp.core.prefetch cimport net32
 from fasttcp.core.wheel cimport (
-    WHEEL_SLOTS, wheel_bytes, wheel_check, wheel_close, wheel_open, wheel_reserve, wheel_tick,
+    WHEEL_SLOTS, wheel_bytes, wheel_check, wheel_close, wheel_open, wheel_reserve, wheel_see,
 )
 
 from fasttcp.errors import InvariantError
@@ -198,7 +198,8 @@ cdef void store_new_tick(Table *t, ns_t now_ns) noexcept nogil:
         t.tick_end_ns = INT64_MAX
     else:
         t.tick_end_ns = t.tick_start_ns + <ns_t>t.tick_ns
-    t.now_tick = wheel_tick(&t.wheel, whole)
+    wheel_see(&t.wheel, t.now_tick, whole)
+    t.now_tick = whole
 
 
 cdef void store_set_horizon(Table *t, uint64_t horizon_ns) noexcept nogil:
@@ -213,7 +214,7 @@ cdef tick_t store_tick_up(const Table *t, ns_t deadline_ns) noexcept nogil:
     cdef uint64_t tick
     if deadline_ns <= t.now_ns:
         return <tick_t>t.now_tick
-    tick = ticks_of(<uint64_t>deadline_ns - <uint64_t>t.epoch_ns, t.tick_ns, True) - t.wheel.skipped
+    tick = ticks_of(<uint64_t>deadline_ns - <uint64_t>t.epoch_ns, t.tick_ns, True)
     return <tick_t>min(tick, t.now_tick + TIMEOUT_TICKS)
 
 
@@ -223,7 +224,7 @@ cdef void store_arm_ns(Table *t, row_t row, ns_t deadline_ns) noexcept nogil:
 
 cdef ns_t store_deadline_ns(const Table *t, row_t row) noexcept nogil:
     """When the timer of an armed row is due, on the caller's clock."""
-    cdef uint64_t tick = t.now_tick + <int64_t><int32_t>(t.rows[row].deadline - <tick_t>t.now_tick) + t.wheel.skipped
+    cdef uint64_t tick = t.now_tick + <int64_t><int32_t>(t.rows[row].deadline - <tick_t>t.now_tick)
     return <ns_t>(<uint64_t>t.epoch_ns + tick * t.tick_ns)
 
 
@@ -276,14 +277,12 @@ cdef bint store_evict_candidate(const Table *t, uint32_t classes, row_t *row) no
 
 # ------------------------------------------------------------------------------------------------- restoring, checking
 
-cdef int store_rebuild(
-    Table *t, size_t high, row_t free, ns_t epoch_ns, ns_t now_ns, uint64_t skipped
-) except -1 nogil:
+cdef int store_rebuild(Table *t, size_t high, row_t free, ns_t epoch_ns, ns_t now_ns) except -1 nogil:
     """Make a table of rows that were copied in: everything else is derived from them.
 
     Before: the table is open and empty, with room for `high` rows; rows, cold records and (for IPv6, after
-    store_grow_addr6) addr6 of another table have been copied to [0, high), and free, epoch_ns, now_ns and Wheel.skipped
-    are what they were there. The secret may be another. After: as if the connections had been inserted here; handles,
+    store_grow_addr6) addr6 of another table have been copied to [0, high), and free, epoch_ns and now_ns are what they were
+    there. The secret may be another. After: as if the connections had been inserted here; handles,
     deadlines and the order in which free rows will be used hold; rows of one eviction class stand in the order of their
     numbers. ValueError names a row that cannot be; the table is then of no use but to be closed.
     """
@@ -298,11 +297,10 @@ cdef int store_rebuild(
             raise ValueError(f"only an empty table can be rebuilt, this one has had {t.high} rows")
         if high > t.capacity:
             raise ValueError(f"{high} rows do not fit a table with room for {t.capacity}")
-        if now_ns < epoch_ns or ticks_of(<uint64_t>now_ns - <uint64_t>epoch_ns, t.tick_ns, False) < skipped:
-            raise ValueError(f"a clock at {now_ns} ns with epoch {epoch_ns} ns cannot have skipped {skipped} ticks")
+        if now_ns < epoch_ns:
+            raise ValueError(f"a clock at {now_ns} ns cannot have begun at {epoch_ns} ns")
     t.started = False
     store_new_tick(t, epoch_ns)
-    t.wheel.skipped = skipped
     store_new_tick(t, now_ns)
     t.high = high
     t.free = row = free

@@ -28,9 +28,8 @@ cdef struct Wheel:
     char     *cold              # records that begin with Cold, stride bytes apart
     size_t   stride
     uint64_t cursor             # the first tick whose slot is not drained; every entry lies within 32767 ticks of it
-    uint64_t drained            # the cursor when all slots had been looked at last; now is within TIMEOUT_TICKS of it
+    uint64_t drained            # no deadline is more than a tick before it; now is within TIMEOUT_TICKS of it
     uint64_t newest             # the latest tick that wheel_advance was called for
-    uint64_t skipped            # ticks that never were, see wheel_tick
     uint64_t entries            # rows armed
     uint32_t horizon            # park no further ahead than this many ticks, 1 to 32767
     uint32_t chunk_free         # first of the chunks given back, 0 for none
@@ -75,7 +74,7 @@ cdef inline void wheel_put(Wheel *w, row_t row, uint32_t slot) noexcept nogil:
 cdef inline void wheel_arm(Wheel *w, row_t row, tick_t deadline) noexcept nogil:
     """Set, or set anew, the one timer of a row. Later than where its entry is parked, the usual case: one store.
 
-    deadline is in ticks of this wheel modulo 2^32, at most TIMEOUT_TICKS ahead of now; one in the past is due at once.
+    deadline is in ticks modulo 2^32, at most TIMEOUT_TICKS ahead of now; one in the past is due at once.
     """
     cdef Row *r = &w.rows[row]
     cdef uint32_t ahead = wheel_distance(w, deadline)
@@ -105,7 +104,7 @@ cdef void wheel_close(Wheel *w) noexcept nogil
 cdef int wheel_reserve(Wheel *w, size_t rows, bint touch) noexcept nogil    # chunks for that many rows; 0, or -1
 cdef uint32_t wheel_new_chunk(Wheel *w, uint32_t slot) noexcept nogil
 cdef void wheel_take(Wheel *w, row_t row) noexcept nogil
-cdef uint64_t wheel_tick(Wheel *w, uint64_t tick) noexcept nogil    # ticks since the epoch, as this wheel counts
+cdef void wheel_see(Wheel *w, uint64_t before, uint64_t now_tick) noexcept nogil
 cdef size_t wheel_advance(Wheel *w, uint64_t now_tick, size_t *budget, row_t *due, size_t n) noexcept nogil
 cdef int wheel_check(const Wheel *w, size_t rows_high) except -1            # InvariantError
 cdef size_t wheel_bytes(const Wheel *w) noexcept nogil

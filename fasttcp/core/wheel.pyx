@@ -118,22 +118,36 @@ cdef void wheel_take(Wheel *w, row_t row) noexcept nogil:
         _give_head(w, slot)
 
 
-cdef uint64_t wheel_tick(Wheel *w, uint64_t tick) noexcept nogil:
-    """What this wheel calls a tick since the epoch, when that tick is now.
+cdef void wheel_see(Wheel *w, uint64_t before, uint64_t now_tick) noexcept nogil:
+    """Now is now_tick; it was `before`. To be called for every new tick before a timer is set in it.
 
-    Deadlines are kept modulo 2^32, so now may not run away from them. But when it jumps by more than the longest
-    timeout, everything armed is due, and a jump of exactly the longest timeout does the same: the rest is skipped. (A
-    timer set after such a jump, before its due rows have all been handed out, is late if a second jump follows: it then
-    waits for its timeout once more.)
+    Deadlines are kept modulo 2^32, so now may not run away from them. Those that time has left too far behind, by a
+    jump of months or because the wheel was never drained, are brought after it: they are due all the same, and only the
+    answer of when they were due is too late then. Cost of that: a visit to every entry, once in TIMEOUT_TICKS / 2.
     """
-    tick -= w.skipped
+    cdef uint64_t oldest
+    cdef uint32_t slot, at, i
+    cdef const Chunk *c
+    cdef Row *r
     if w.entries == 0:
-        w.cursor = max(w.cursor, tick)
+        w.cursor = max(w.cursor, now_tick)
         w.drained = w.cursor
-    elif tick > w.drained + TIMEOUT_TICKS:
-        w.skipped += tick - (w.drained + TIMEOUT_TICKS)
-        tick = w.drained + TIMEOUT_TICKS
-    return tick
+        return
+    if now_tick <= w.drained + TIMEOUT_TICKS:
+        return
+    oldest = now_tick - TIMEOUT_TICKS // 2
+    for slot in range(<uint32_t>WHEEL_SLOTS):
+        at = w.head[slot]
+        while at:
+            c = &w.chunk[at]
+            for i in range(c.count):
+                r = &w.rows[c.row[i]]
+                if <int64_t>before + <int32_t>(r.deadline - <uint32_t>before) < <int64_t>oldest:
+                    r.deadline = <uint32_t>oldest
+            at = c.next
+    w.drained = oldest
+    w.newest = now_tick
+    w.cursor = max(w.cursor, now_tick - (WHEEL_SLOTS - 1))
 
 
 cdef inline void _prefetch_rows(const Wheel *w, const Chunk *c) noexcept nogil:

@@ -295,7 +295,6 @@ def test_parts_can_be_joined_again(saved, tmp_path):
         ("free", 5000, "the list of free rows breaks"),
         ("now_ns", -1, "a clock at -1 ns"),
         ("epoch_ns", 2**63, "epoch_ns is"),
-        ("skipped", 10**9, "cannot have skipped"),
         ("started", False, "the clock was never seen"),
         ("written", 3, "section 'steps' has"),
         ("trace", 2**40, "trace is"),
