@@ -197,8 +197,8 @@ def _summary(followed: Track, seconds: float) -> str:
         f"ends by state    {_listed(states) or 'none'}",
         f"retransmissions  {tallies['retransmitted']:,}" + (
             f", and {tallies['duplicates']:,} captured twice" if tallies["duplicates"] else ""),
-        f"illegal          {tallies['illegal']:,} segments; {tallies['suspect']:,} doubtful, "
-        f"{tallies['damaged']:,} damaged, {tallies['late']:,} out of time order",
+        (f"illegal          {tallies['illegal']:,} segments; {tallies['suspect']:,} doubtful, "
+        f"{tallies['damaged']:,} damaged, {tallies['late']:,} out of time order"),
         f"missed           {tallies['gap_bytes']:,} bytes",
     ]
     if followed.where:

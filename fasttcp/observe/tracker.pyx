@@ -5,7 +5,7 @@ connections; entries wait only until the next `take` or `write`.
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from fasttcp.core.address cimport format_address

@@ -238,6 +238,7 @@ class _Parser:
         except ValueError:
             self.fail(f"{address!r} is no IPv4 or IPv6 address", word)
         self.fail(f"{prefix!r} is no prefix length from 0 to {32 if version == 4 else 128}", word)
+        return None
 
     def port(self, word: _Word, text: str, at: int) -> int | None:
         """None for *: any port."""
