@@ -175,8 +175,8 @@ def _tell_problems(followed: Track) -> None:
     if offloading:
         hosts = ", ".join(offloading[:3]) + (" and others" if len(offloading) > 3 else "")
         print(
-            f"fasttcp: most TCP checksums of {hosts} are wrong, as its network card would have filled them in later; its segments were not looked at: "
-            "use --checksums ignore",
+            f"fasttcp: most TCP checksums of {hosts} are wrong, as its network card would have filled them in later; "
+            "its segments were not looked at: use --checksums ignore",
             file=sys.stderr,
         )
 

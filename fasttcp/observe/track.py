@@ -108,6 +108,8 @@ class Track:
         Of several sources, those that could not be read at all.
     reader : CaptureReader or None
         The capture that is being read.
+    profile : Profile
+        Whose rules hold.
     where : str
         The filter.
     quiet : bool
@@ -124,6 +126,7 @@ class Track:
         self._options = {"checksums": checksums, "tunnels": tunnels, "follow": follow}
         self._counters: dict[str, int] = {}
         self._done = 0
+        self.profile = profile
         self.where = where
         self._interim_ns = interim_ns
         self.quiet = False
@@ -186,11 +189,15 @@ class Track:
                 time.sleep(FOLLOW_SECONDS)
                 continue
             if not more:
-                self._close_reader()
-                self._next_source()
+                self.next_reader()
             yield
         self.tracker.finish()
         yield
+
+    def next_reader(self) -> None:
+        """Close the capture at hand and open the one that follows it; `reader` is None when there is none."""
+        self._close_reader()
+        self._next_source()
 
     def finish(self) -> None:
         """Read no further: every live connection becomes an entry in `tracker`, with the states that it has."""

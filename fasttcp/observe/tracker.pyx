@@ -15,10 +15,10 @@ from fasttcp.core.segments cimport SegmentBatch
 from fasttcp.core.summary cimport SUMMARY_PARTIAL
 from fasttcp.observe.interim cimport interim_apply
 from fasttcp.observe.journal cimport entry_free, journal_close, journal_flush, journal_open
-from fasttcp.observe.logs cimport Layout, layout_open, put_entry
+from fasttcp.observe.logs cimport F_COMMUNITY, F_UID, Layout, layout_open, put_entry, write_field
 from fasttcp.observe.page cimport Entry, Journal
 from fasttcp.observe.sieve cimport Op, sift
-from fasttcp.observe.text cimport Text, text_free
+from fasttcp.observe.text cimport WIDEST, Text, text_free
 from fasttcp.packets.reader cimport CaptureReader, read_segments
 
 from fasttcp.core.table import ConnectionTable as Table
@@ -44,6 +44,16 @@ cdef class Connection:
 
     def __dealloc__(self):
         entry_free(&self.entry)
+
+    @property
+    def uid(self):
+        """The name that this connection has in the log."""
+        return _field_text(&self.entry, F_UID)
+
+    @property
+    def community_id(self):
+        """Community ID version 1."""
+        return _field_text(&self.entry, F_COMMUNITY)
 
     @property
     def orig_addr(self):
@@ -185,6 +195,12 @@ cdef class Connection:
             f"<Connection {orig}:{self.orig_port} > {resp}:{self.resp_port} {self.orig_state.name} "
             f"{self.resp_state.name} {self.conn_state} {self.history or '-'} {self.end}>"
         )
+
+
+cdef str _field_text(const Entry *entry, int field):
+    cdef char text[WIDEST]
+    cdef char *end = write_field(text, field, entry)
+    return text[:end - text].decode("ascii")
 
 
 cdef class Tracker:

@@ -102,7 +102,9 @@ def test_a_stream_is_read_once():
     del capsule  # nobody took what is in it: it is released with the capsule
 
 
-@pytest.mark.parametrize(("fields", "message"), [(["histry"], "nearest: history"), (["ts", "ts"], "chosen twice"), ([], "no field")])
+@pytest.mark.parametrize(
+    ("fields", "message"), [(["histry"], "nearest: history"), (["ts", "ts"], "chosen twice"), ([], "no field")]
+)
 def test_wrong_fields_are_named_at_once(fields, message):
     with pytest.raises(ValueError, match=message):
         track(FILES[0]).arrow(fields)
