@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fasttcp.errors import (
         CaptureError,
         FastTCPError,
+        FilterError,
         InvariantError,
         PortsExhausted,
         ProfileError,
@@ -63,6 +64,7 @@ _HOMES = {
     "fasttcp.errors": (
         "CaptureError",
         "FastTCPError",
+        "FilterError",
         "InvariantError",
         "PortsExhausted",
         "ProfileError",
@@ -95,6 +97,7 @@ __all__ = [
     "ConnectionTable",
     "Event",
     "FastTCPError",
+    "FilterError",
     "InvariantError",
     "Outcome",
     "OutcomeFlag",

@@ -2,7 +2,8 @@
 
 Three kinds, so that a program can tell them apart:
 
-* the caller's mistake: `ProfileError`, `SegmentError`, `StateError`, `StaleHandle`, `WrongThread`. The call changed nothing.
+* the caller's mistake: `ProfileError`, `SegmentError`, `FilterError`, `StateError`, `StaleHandle`, `WrongThread`. The call changed
+  nothing.
 * a limit was met: `TableFull`, `TupleInUse`, `PortsExhausted`. The call changed nothing and may succeed later.
 * a bad file: `CaptureError`, `SnapshotError`. They say which file and at which byte.
 
@@ -23,6 +24,7 @@ from typing import Any, ClassVar
 __all__ = [
     "CaptureError",
     "FastTCPError",
+    "FilterError",
     "InvariantError",
     "PortsExhausted",
     "ProfileError",
@@ -53,6 +55,34 @@ class SegmentError(FastTCPError, ValueError):
 
     Raised by `apply()` before the first segment is looked at. A segment that TCP itself forbids is no error but an outcome.
     """
+
+
+class FilterError(FastTCPError, ValueError):
+    """A filter that cannot be understood, and the word that cannot.
+
+    Its text is three lines: what is wrong, the filter, and a mark under the word.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong.
+    text : str, optional
+        The filter.
+    start, end : int, optional
+        Where in it the word begins and ends.
+    """
+
+    def __init__(self, message: str, text: str = "", start: int = 0, end: int = 0) -> None:
+        super().__init__(message, text, start, end)
+        self.message = message
+        self.text = text
+        self.start = start
+        self.end = end
+
+    def __str__(self) -> str:
+        if not self.text:
+            return self.message
+        return f"{self.message}\n  {self.text}\n  {' ' * self.start}{'^' * max(self.end - self.start, 1)}"
 
 
 class StateError(FastTCPError, RuntimeError):

@@ -12,6 +12,7 @@ BUILTIN = {
     "FastTCPError": Exception,
     "ProfileError": ValueError,
     "SegmentError": ValueError,
+    "FilterError": ValueError,
     "StateError": RuntimeError,
     "StaleHandle": LookupError,
     "TableFull": RuntimeError,

@@ -13,11 +13,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fasttcp.cli.output import Sink
     from fasttcp.observe.track import Track
 
 __all__ = ["add_parser", "run"]
 
-FORMATS = ("table", "zeek", "json", "csv")
+FORMATS = ("table", "zeek", "json", "csv", "arrow", "parquet")
 PROGRESS_SECONDS = 0.2
 
 
@@ -30,8 +31,17 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("files", metavar="FILE", nargs="+", help="captures, directories of captures, or -")
     parser.add_argument("--format", choices=FORMATS, help="how to write connections (default: table)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="where to write them (default: standard output)")
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
     parser.add_argument("--fields", metavar="NAME,...", help="which fields, in which order; 'help' lists them")
+    parser.add_argument(
+        "--where", metavar="FILTER", default="",
+        help="only these connections, in the words of ss: 'state time-wait and dport = :443', 'src 10.0.0.0/8'",
+    )  # fmt: skip
+    parser.add_argument(
+        "--interim", type=_seconds, metavar="SECONDS",
+        help="show long connections before they end: a row in so many seconds, with 'interim' as its end",
+    )  # fmt: skip
     parser.add_argument(
         "--profile", default="zeek", choices=("zeek", "linux", "bsd", "rfc9293"),
         help="whose rules end a connection: Zeek's, or nf_conntrack's time-outs (default: zeek)",
@@ -53,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     """Exit status 0; 1 when nothing could be read; 130 when interrupted."""
     if args.fields == "help":
         return _list_fields()
-    from fasttcp.errors import FastTCPError
+    from fasttcp.cli.output import Refused, opened, sink
+    from fasttcp.errors import FastTCPError, FilterError
     from fasttcp.observe.track import track
 
     began = time.perf_counter()
@@ -62,17 +73,23 @@ def run(args: argparse.Namespace) -> int:
     try:
         followed = track(
             args.files if len(args.files) > 1 else args.files[0], profile=args.profile, checksums=args.checksums,
-            tunnels=not args.no_tunnels, max_connections=args.max_connections, follow=args.follow,
+            tunnels=not args.no_tunnels, max_connections=args.max_connections, follow=args.follow, where=args.where,
+            interim=args.interim,
         )  # fmt: skip
-        pieces = followed.lines(form, fields)
-        followed.tracker.write(form, fields)  # nothing yet; but fields that there are not are found here
-    except (OSError, FastTCPError, ValueError) as failure:
+        with opened(args.output, form, args.files) as out:
+            progress = _Progress(followed, args.output)
+            status = _read(followed, sink(followed, form, fields, out, progress.show), progress, follow=args.follow)
+    except FilterError as failure:
+        print(f"fasttcp: --where: {failure}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        raise
+    except (OSError, FastTCPError, ValueError, Refused) as failure:
         return _fail(failure)
-    status = _read(followed, pieces, form, fields)
     _tell_problems(followed)
     if not args.no_summary:
         # Behind a table it is part of what was asked for; a log is for programs, and nothing may stand behind it.
-        stream = sys.stdout if form == "table" else sys.stderr
+        stream = sys.stdout if form == "table" and args.output in (None, "-") else sys.stderr
         sys.stdout.flush()
         print(_summary(followed, time.perf_counter() - began), end="", file=stream)
     if status == 0 and followed.packets == 0 and (followed.damages or followed.failures):
@@ -83,19 +100,17 @@ def run(args: argparse.Namespace) -> int:
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _read(followed: Track, pieces: Any, form: str, fields: list[str] | None) -> int:
+def _read(followed: Track, target: Sink, progress: _Progress, *, follow: bool) -> int:
+    """A growing file has no end but Ctrl-C, which is then no failure."""
     from fasttcp.errors import FastTCPError
 
-    progress = _Progress(followed)
     try:
-        for piece in pieces:
-            progress.clear()
-            _write(piece)
-            progress.show()
+        target.run()
     except KeyboardInterrupt:
         progress.clear()
-        followed.finish()
-        _write(followed.tracker.write(form, fields))
+        target.stop()
+        if follow:
+            return 0
         print("fasttcp: stopped; what is above was known by then", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -108,20 +123,17 @@ def _read(followed: Track, pieces: Any, form: str, fields: list[str] | None) -> 
     return 0
 
 
-def _write(piece: bytes) -> None:
-    sys.stdout.buffer.write(piece)
-
-
 class _Progress:
     """One line on stderr that is written over, if that is a terminal and the output goes elsewhere."""
 
-    def __init__(self, followed: Track) -> None:
+    def __init__(self, followed: Track, output: str | None) -> None:
         self.followed = followed
-        self.wanted = sys.stderr.isatty() and not sys.stdout.isatty()
+        self.wanted = sys.stderr.isatty() and (not sys.stdout.isatty() or output not in (None, "-"))
         self.shown = 0
         self.last = time.monotonic()
 
     def show(self) -> None:
+        self.clear()
         reader = self.followed.reader
         if not self.wanted or reader is None or time.monotonic() - self.last < PROGRESS_SECONDS:
             return
@@ -130,7 +142,6 @@ class _Progress:
         live = len(self.followed.tracker.table)
         line = f"{reader.name}:{part} {self.followed.packets:,} packets, {live:,} live connections"
         width = os.get_terminal_size(sys.stderr.fileno()).columns - 1
-        self.clear()
         print(line[:width], end="\r", file=sys.stderr, flush=True)
         self.shown = min(len(line), width)
 
@@ -192,6 +203,8 @@ def _summary(followed: Track, seconds: float) -> str:
         f"illegal          {tallies['illegal']:,} segments; {odd}",
         f"missed           {tallies['gap_bytes']:,} bytes",
     ]
+    if followed.where:
+        lines.insert(2, f"shown            {followed.tracker.passed:,} rows that pass the filter")
     if tallies["evicted"] or tallies["full"]:
         evicted, lost = tallies["evicted"], tallies["full"]
         lines.append(f"table full       {evicted:,} connections had to go, {lost:,} segments had no row")
@@ -218,3 +231,13 @@ def _count(text: str) -> int:
     if not 1 <= number <= 1 << 31:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {1 << 31}")
     return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1e-3 <= value <= 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, at least 0.001")
+    return value

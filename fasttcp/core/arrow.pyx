@@ -31,64 +31,8 @@ from fasttcp.spec import Event, State
 
 cdef enum:
     BATCH_ROWS = 65536
-    MOST_FIELDS = 64
     ADDRESS_CHARACTERS = 39
     NULLABLE = 2                    # ARROW_FLAG_NULLABLE
-
-cdef enum Kind:
-    PLAIN, ADDRESS, NAME
-
-cdef struct ArrowSchema:
-    const char *format
-    const char *name
-    const char *metadata
-    int64_t flags
-    int64_t n_children
-    ArrowSchema **children
-    ArrowSchema *dictionary
-    void (*release)(ArrowSchema *) noexcept nogil
-    void *private_data
-
-cdef struct ArrowArray:
-    int64_t length
-    int64_t null_count
-    int64_t offset
-    int64_t n_buffers
-    int64_t n_children
-    const void **buffers
-    ArrowArray **children
-    ArrowArray *dictionary
-    void (*release)(ArrowArray *) noexcept nogil
-    void *private_data
-
-cdef struct ArrowArrayStream:
-    int (*get_schema)(ArrowArrayStream *, ArrowSchema *) noexcept nogil
-    int (*get_next)(ArrowArrayStream *, ArrowArray *) noexcept nogil
-    const char *(*get_last_error)(ArrowArrayStream *) noexcept nogil
-    void (*release)(ArrowArrayStream *) noexcept nogil
-    void *private_data
-
-cdef struct Names:                  # the values of a dictionary
-    int count
-    int32_t offset[65]
-    const char *text                # of a bytes object that lives as long as this module
-
-cdef struct Field:
-    Kind kind
-    size_t at                       # in the record
-    size_t width
-    const char *format              # of the column, or of the index into `names`
-    const Names *names              # NAME only
-    int nulls_where                 # at + nulls_where holds 255 where the value is null; NO_NULLS: never
-    char name[32]
-
-cdef enum:
-    NO_NULLS = 0x7FFFFFFF
-
-cdef struct Plan:                   # how records become columns
-    size_t itemsize
-    int count
-    Field field[MOST_FIELDS]
 
 cdef struct Source:                 # behind a stream
     Plan plan
@@ -100,11 +44,12 @@ cdef struct Source:                 # behind a stream
 
 # ---- the plan --------------------------------------------------------------------------------------------------------
 
-cdef int _names(Names *names, values) except -1:
+cdef int name_all(Names *names, values) except -1:
+    """Texts as the values of a dictionary; they stay in memory."""
     cdef int i
-    cdef list parts = [value.name.encode() for value in values]
+    cdef list parts = [value.encode() for value in values]
     cdef bytes text = b"".join(parts)
-    if len(parts) > 64:
+    if len(parts) > MOST_NAMES:
         raise ImportError(f"no room for {len(parts)} names")
     _keep.append(text)
     names.text = text
@@ -117,8 +62,8 @@ cdef int _names(Names *names, values) except -1:
 
 cdef list _keep = []
 cdef Names STATES, EVENTS
-_names(&STATES, State)
-_names(&EVENTS, Event)
+name_all(&STATES, [state.name for state in State])
+name_all(&EVENTS, [event.name for event in Event])
 
 
 cdef int _plan(Plan *plan, size_t itemsize, bytes layout) except -1:
@@ -167,7 +112,7 @@ cdef int _plan(Plan *plan, size_t itemsize, bytes layout) except -1:
 
 # ---- schemas ---------------------------------------------------------------------------------------------------------
 
-cdef void _release_schema(ArrowSchema *schema) noexcept nogil:
+cdef void release_schema(ArrowSchema *schema) noexcept nogil:
     cdef int64_t i
     for i in range(schema.n_children):
         if schema.children[i].release != NULL:
@@ -178,7 +123,7 @@ cdef void _release_schema(ArrowSchema *schema) noexcept nogil:
     free(schema.private_data)       # children, dictionary and name are in it
 
 
-cdef int _fill_leaf_schema(ArrowSchema *schema, const Field *field) noexcept nogil:
+cdef int fill_leaf_schema(ArrowSchema *schema, const Field *field) noexcept nogil:
     cdef size_t length = strlen(field.name) + 1
     cdef char *block = <char *>malloc(sizeof(ArrowSchema) + length)
     memset(schema, 0, sizeof(ArrowSchema))
@@ -190,20 +135,20 @@ cdef int _fill_leaf_schema(ArrowSchema *schema, const Field *field) noexcept nog
     schema.name = block + sizeof(ArrowSchema)
     schema.flags = NULLABLE if field.nulls_where != NO_NULLS else 0
     schema.private_data = block
-    schema.release = _release_schema
+    schema.release = release_schema
     if field.kind == NAME:
         schema.dictionary = <ArrowSchema *>block
         schema.dictionary.format = "u"
         schema.dictionary.name = ""
-        schema.dictionary.release = _release_inner_schema
+        schema.dictionary.release = release_inner_schema
     return 0
 
 
-cdef void _release_inner_schema(ArrowSchema *schema) noexcept nogil:
+cdef void release_inner_schema(ArrowSchema *schema) noexcept nogil:
     schema.release = NULL           # its memory is its parent's
 
 
-cdef int _fill_schema(ArrowSchema *schema, const Plan *plan) noexcept nogil:
+cdef int fill_schema(ArrowSchema *schema, const Plan *plan) noexcept nogil:
     """A struct of all columns; 0 or ENOMEM."""
     cdef size_t table = plan.count * sizeof(ArrowSchema *)
     cdef char *block = <char *>calloc(1, table + plan.count * sizeof(ArrowSchema))
@@ -216,20 +161,20 @@ cdef int _fill_schema(ArrowSchema *schema, const Plan *plan) noexcept nogil:
     schema.n_children = plan.count
     schema.children = <ArrowSchema **>block
     schema.private_data = block
-    schema.release = _release_schema
+    schema.release = release_schema
     for i in range(plan.count):
         schema.children[i] = <ArrowSchema *>(block + table) + i
     for i in range(plan.count):
-        answer = _fill_leaf_schema(schema.children[i], &plan.field[i])
+        answer = fill_leaf_schema(schema.children[i], &plan.field[i])
         if answer != 0:
-            _release_schema(schema)
+            release_schema(schema)
             return answer
     return 0
 
 
 # ---- arrays ----------------------------------------------------------------------------------------------------------
 
-cdef void _release_array(ArrowArray *array) noexcept nogil:
+cdef void release_array(ArrowArray *array) noexcept nogil:
     cdef int64_t i
     for i in range(array.n_children):
         if array.children[i].release != NULL:
@@ -242,11 +187,11 @@ cdef void _release_array(ArrowArray *array) noexcept nogil:
     free(array.private_data)        # the buffers, or the children, are in it
 
 
-cdef inline size_t _padded(size_t bytes) noexcept nogil:
+cdef inline size_t padded(size_t bytes) noexcept nogil:
     return (bytes + 63) // 64 * 64
 
 
-cdef char *_open_array(ArrowArray *array, size_t rows, int buffers, const size_t *sizes) noexcept nogil:
+cdef char *open_array(ArrowArray *array, size_t rows, int buffers, const size_t *sizes) noexcept nogil:
     """Memory for an array whose buffers have these sizes, each on a multiple of 64 bytes. NULL: there is none."""
     cdef size_t total = 128
     cdef char *block
@@ -254,7 +199,7 @@ cdef char *_open_array(ArrowArray *array, size_t rows, int buffers, const size_t
     cdef int i
     memset(array, 0, sizeof(ArrowArray))
     for i in range(buffers):
-        total += _padded(sizes[i])
+        total += padded(sizes[i])
     block = <char *>malloc(total)
     if block == NULL:
         return NULL
@@ -262,21 +207,21 @@ cdef char *_open_array(ArrowArray *array, size_t rows, int buffers, const size_t
     array.buffers = <const void **>block
     array.n_buffers = buffers
     array.length = rows
-    array.release = _release_array
-    at = block + _padded(3 * sizeof(void *))
+    array.release = release_array
+    at = block + padded(3 * sizeof(void *))
     at += -<size_t>at & 63
     for i in range(buffers):
         array.buffers[i] = at if sizes[i] else NULL
-        at += _padded(sizes[i])
+        at += padded(sizes[i])
     return block
 
 
-cdef int _fill_names(ArrowArray *array, const Names *names) noexcept nogil:
+cdef int fill_names(ArrowArray *array, const Names *names) noexcept nogil:
     cdef size_t sizes[3]
     sizes[0] = 0
     sizes[1] = (names.count + 1) * sizeof(int32_t)
     sizes[2] = names.offset[names.count]
-    if _open_array(array, names.count, 3, sizes) == NULL:
+    if open_array(array, names.count, 3, sizes) == NULL:
         return ENOMEM
     memcpy(<void *>array.buffers[1], names.offset, sizes[1])
     memcpy(<void *>array.buffers[2], names.text, sizes[2])
@@ -292,7 +237,7 @@ cdef int _fill_addresses(ArrowArray *array, const char *at, size_t stride, size_
     sizes[0] = 0
     sizes[1] = (rows + 1) * sizeof(int32_t)
     sizes[2] = rows * ADDRESS_CHARACTERS + 1
-    if _open_array(array, rows, 3, sizes) == NULL:
+    if open_array(array, rows, 3, sizes) == NULL:
         return ENOMEM
     offsets = <int32_t *>array.buffers[1]
     text = <char *>array.buffers[2]
@@ -311,7 +256,7 @@ cdef int _fill_values(ArrowArray *array, const Field *field, const char *at, siz
     cdef bint null
     sizes[0] = (rows + 7) // 8 if field.nulls_where != NO_NULLS else 0
     sizes[1] = rows * field.width + 1
-    if _open_array(array, rows, 2, sizes) == NULL:
+    if open_array(array, rows, 2, sizes) == NULL:
         return ENOMEM
     values = <char *>array.buffers[1]
     for i in range(rows):
@@ -334,24 +279,32 @@ cdef int _fill_values(ArrowArray *array, const Field *field, const char *at, siz
     return 0
 
 
+cdef int add_names(ArrowArray *array, const Names *names) noexcept nogil:
+    """Give an array its dictionary; 0, or ENOMEM and the array is released."""
+    cdef int answer = ENOMEM
+    array.dictionary = <ArrowArray *>calloc(1, sizeof(ArrowArray))
+    if array.dictionary != NULL:
+        answer = fill_names(array.dictionary, names)
+    if answer != 0:
+        release_array(array)
+    return answer
+
+
 cdef int _fill_column(ArrowArray *array, const Field *field, const char *at, size_t stride, size_t rows) noexcept nogil:
     cdef int answer
     if field.kind == ADDRESS:
         return _fill_addresses(array, at, stride, rows)
     answer = _fill_values(array, field, at, stride, rows)
     if answer == 0 and field.kind == NAME:
-        array.dictionary = <ArrowArray *>calloc(1, sizeof(ArrowArray))
-        answer = ENOMEM if array.dictionary == NULL else _fill_names(array.dictionary, field.names)
-        if answer != 0:
-            _release_array(array)
+        answer = add_names(array, field.names)
     return answer
 
 
-cdef int _fill_batch(ArrowArray *array, const Plan *plan, const char *data, size_t rows) noexcept nogil:
-    """A struct array of `rows` records; 0 or ENOMEM."""
-    cdef size_t table = (plan.count + 1) * sizeof(void *)
-    cdef char *block = <char *>calloc(1, table + plan.count * sizeof(ArrowArray))
-    cdef int i, answer
+cdef int open_batch(ArrowArray *array, int columns, size_t rows) noexcept nogil:
+    """A struct array whose children are empty yet; 0 or ENOMEM."""
+    cdef size_t table = (columns + 1) * sizeof(void *)
+    cdef char *block = <char *>calloc(1, table + columns * sizeof(ArrowArray))
+    cdef int i
     memset(array, 0, sizeof(ArrowArray))
     if block == NULL:
         return ENOMEM
@@ -359,15 +312,23 @@ cdef int _fill_batch(ArrowArray *array, const Plan *plan, const char *data, size
     array.length = rows
     array.n_buffers = 1
     array.buffers = <const void **>block            # its one entry is NULL: no struct is null
-    array.n_children = plan.count
+    array.n_children = columns
     array.children = <ArrowArray **>(block + sizeof(void *))
-    array.release = _release_array
-    for i in range(plan.count):
+    array.release = release_array
+    for i in range(columns):
         array.children[i] = <ArrowArray *>(block + table) + i
+    return 0
+
+
+cdef int _fill_batch(ArrowArray *array, const Plan *plan, const char *data, size_t rows) noexcept nogil:
+    """A struct array of `rows` records; 0 or ENOMEM."""
+    cdef int i, answer = open_batch(array, plan.count, rows)
+    if answer != 0:
+        return answer
     for i in range(plan.count):
         answer = _fill_column(array.children[i], &plan.field[i], data + plan.field[i].at, plan.itemsize, rows)
         if answer != 0:
-            _release_array(array)
+            release_array(array)
             return answer
     return 0
 
@@ -375,7 +336,7 @@ cdef int _fill_batch(ArrowArray *array, const Plan *plan, const char *data, size
 # ---- streams ---------------------------------------------------------------------------------------------------------
 
 cdef int _get_schema(ArrowArrayStream *stream, ArrowSchema *out) noexcept nogil:
-    return _fill_schema(out, &(<Source *>stream.private_data).plan)
+    return fill_schema(out, &(<Source *>stream.private_data).plan)
 
 
 cdef int _get_next(ArrowArrayStream *stream, ArrowArray *out) noexcept nogil:
@@ -403,14 +364,14 @@ cdef void _release_stream(ArrowArrayStream *stream) noexcept nogil:
     stream.release = NULL
 
 
-cdef void _drop_stream(object capsule) noexcept:
+cdef void drop_stream(object capsule) noexcept:
     cdef ArrowArrayStream *stream = <ArrowArrayStream *>PyCapsule_GetPointer(capsule, "arrow_array_stream")
     if stream.release != NULL:      # nobody took it
         stream.release(stream)
     free(stream)
 
 
-cdef void _drop_schema(object capsule) noexcept:
+cdef void drop_schema(object capsule) noexcept:
     cdef ArrowSchema *schema = <ArrowSchema *>PyCapsule_GetPointer(capsule, "arrow_schema")
     if schema.release != NULL:
         schema.release(schema)
@@ -440,10 +401,15 @@ cdef object arrow_stream(object owner, const char *data, size_t count, size_t it
     stream.get_last_error = _get_last_error
     stream.release = _release_stream
     stream.private_data = source
+    return stream_capsule(stream)
+
+
+cdef object stream_capsule(ArrowArrayStream *stream):
+    """A PyCapsule that owns a stream from malloc; if there is no memory for it, the stream is released."""
     try:
-        return PyCapsule_New(stream, "arrow_array_stream", _drop_stream)
+        return PyCapsule_New(stream, "arrow_array_stream", drop_stream)
     except BaseException:
-        _release_stream(stream)
+        stream.release(stream)
         free(stream)
         raise
 
@@ -451,14 +417,17 @@ cdef object arrow_stream(object owner, const char *data, size_t count, size_t it
 cdef object arrow_schema(size_t itemsize, bytes layout):
     """A PyCapsule "arrow_schema" of such records."""
     cdef Plan plan
-    cdef ArrowSchema *schema
     _plan(&plan, itemsize, layout)
-    schema = <ArrowSchema *>malloc(sizeof(ArrowSchema))
-    if schema == NULL or _fill_schema(schema, &plan) != 0:
+    return schema_capsule(&plan)
+
+
+cdef object schema_capsule(const Plan *plan):
+    cdef ArrowSchema *schema = <ArrowSchema *>malloc(sizeof(ArrowSchema))
+    if schema == NULL or fill_schema(schema, plan) != 0:
         free(schema)
         raise MemoryError("no memory for a schema")
     try:
-        return PyCapsule_New(schema, "arrow_schema", _drop_schema)
+        return PyCapsule_New(schema, "arrow_schema", drop_schema)
     except BaseException:
         schema.release(schema)
         free(schema)

@@ -31,16 +31,8 @@ ENDS = {
     "replaced": "a new connection on the same 4-tuple proved it dead",
     "evicted": "the table was full and its row was needed",
     "open": "the capture ended before it did",
+    "interim": "it has not: a row on the way, and a last one will come",
 }
-
-cdef enum:                      # in the order of ENDS
-    END_CLOSED
-    END_RESET
-    END_REFUSED
-    END_IDLE
-    END_REPLACED
-    END_EVICTED
-    END_OPEN
 
 cdef enum:
     MAX_HOSTS = 16

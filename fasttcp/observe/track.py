@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fasttcp.errors import CaptureError
+from fasttcp.observe.columns import EntryStream
 from fasttcp.observe.logs import head
 from fasttcp.observe.tracker import Connection, Tracker
 from fasttcp.packets.damage import Damage
@@ -33,6 +34,8 @@ def track(
     max_connections: int = 1 << 22,
     seed: int | None = None,
     follow: bool = False,
+    where: str = "",
+    interim: float | None = None,
 ) -> Track:
     """Follow every TCP connection of a capture: ``for connection in track("capture.pcap"): ...``
 
@@ -55,6 +58,12 @@ def track(
         Makes the table's hash reproducible; the result does not depend on it.
     follow : bool
         The (one) file still grows: at its end wait for more.
+    where : str
+        Only connections that pass this filter come out, in the words of `ss`: "state time-wait and dport = :443",
+        "src 10.0.0.0/8", "not ( sport < :1024 or exclude connected )". See fasttcp/observe/where.py.
+    interim : float or None
+        Seconds of the capture's time: at every so many, a connection that has lived that long and goes on comes out as
+        well, with "interim" as its `end`.
 
     Returns
     -------
@@ -66,6 +75,8 @@ def track(
     ------
     OSError, CaptureError
         The only source cannot be read at all. Of several, those that cannot be read are listed in `Track.failures`.
+    FilterError
+        The filter cannot be understood: its text points at the word.
 
     Notes
     -----
@@ -74,13 +85,15 @@ def track(
     """
     if checksums not in ("validate", "ignore"):
         raise ValueError(f"checksums: expected 'validate' or 'ignore', got {checksums!r}")
+    if interim is not None and not 1e-3 <= interim <= 1e9:
+        raise ValueError(f"interim: {interim!r} is not between 0.001 and 1,000,000,000 seconds")
     chosen = find_profile(profile)
     ignore = checksums == "ignore"
     if chosen.ignore_checksums != ignore:
         chosen = chosen.replace(ignore_checksums=ignore)
     return Track(
         _sources(source), chosen, checksums=checksums, tunnels=tunnels, max_connections=max_connections, seed=seed,
-        follow=follow,
+        follow=follow, where=where, interim_ns=0 if interim is None else round(interim * 1e9),
     )  # fmt: skip
 
 
@@ -95,11 +108,17 @@ class Track:
         Of several sources, those that could not be read at all.
     reader : CaptureReader or None
         The capture that is being read.
+    profile : Profile
+        Whose rules hold.
+    where : str
+        The filter.
+    quiet : bool
+        After the last step there was nothing more to be read for now (`follow`).
     """
 
     def __init__(
         self, sources: list[Any], profile: Profile, *, checksums: str, tunnels: bool, max_connections: int,
-        seed: int | None, follow: bool,
+        seed: int | None, follow: bool, where: str, interim_ns: int,
     ) -> None:  # fmt: skip
         self.damages: list[Damage] = []
         self.failures: list[Exception] = []
@@ -107,7 +126,12 @@ class Track:
         self._options = {"checksums": checksums, "tunnels": tunnels, "follow": follow}
         self._counters: dict[str, int] = {}
         self._done = 0
+        self.profile = profile
+        self.where = where
+        self._interim_ns = interim_ns
+        self.quiet = False
         self.tracker = Tracker(profile, max_connections=max_connections, seed=seed)
+        self.tracker.keep(where)
         self._sources = self._in_order(sources)
         self._connections: Iterator[Connection] | None = None
         self._next_source()
@@ -126,7 +150,7 @@ class Track:
         """The log as text, in pieces: the fast way to write it, without an object for each connection.
 
         form: "zeek", "json", "csv" or "table". fields: names out of `fasttcp.observe.logs.FIELDS`; None: the format's
-        own.
+        own. A piece may be empty: with `follow` it tells that there is nothing more for now.
         """
         chosen = None if fields is None else list(fields)
         self.tracker.write(form, chosen)  # says what is wrong before the first line is out
@@ -134,27 +158,46 @@ class Track:
         if first:
             yield first.encode()
         for _ in self.steps():
-            if self.tracker.waiting:
+            if self.tracker.waiting or self.quiet:
                 yield self.tracker.write(form, chosen)
+
+    def arrow(self, fields: Iterable[str] | None = None, *, steps: Iterable[None] | None = None) -> EntryStream:
+        """The connections as an Arrow stream: pyarrow, polars, DuckDB and pandas take it where they take a table.
+
+        fields: names out of `fasttcp.observe.logs.FIELDS`; None: those of the JSON log. The capture is read while the
+        stream is, batch by batch; types are listed in fasttcp/observe/columns.pyx. steps: what is gone through for more
+        of it instead of `self.steps()`. ValueError: a field that there is not.
+        """
+        return EntryStream(self.tracker, self.steps() if steps is None else steps, fields)
 
     def steps(self) -> Iterator[None]:
         """Read on in steps of some milliseconds; after each, entries may wait in `tracker`. The last has all the rest."""
         while self.reader is not None:
             try:
-                more = self.tracker.feed(self.reader, CHUNK, ENTRIES)
+                if self._interim_ns:
+                    more = self.tracker.feed_interim(self.reader, CHUNK, ENTRIES, self._interim_ns)
+                else:
+                    more = self.tracker.feed(self.reader, CHUNK, ENTRIES)
             except CaptureError as unreadable:  # its link types are unknown, which the end of a pcapng shows
                 if not self._sources and not self._done and self.packets == 0:
                     raise
                 self.failures.append(unreadable)
                 more = False
-            if not more and self._options["follow"] and not self.reader.at_end:
+            self.quiet = not more and bool(self._options["follow"]) and not self.reader.at_end
+            if self.quiet:
+                yield
                 time.sleep(FOLLOW_SECONDS)
-            elif not more:
-                self._close_reader()
-                self._next_source()
+                continue
+            if not more:
+                self.next_reader()
             yield
         self.tracker.finish()
         yield
+
+    def next_reader(self) -> None:
+        """Close the capture at hand and open the one that follows it; `reader` is None when there is none."""
+        self._close_reader()
+        self._next_source()
 
     def finish(self) -> None:
         """Read no further: every live connection becomes an entry in `tracker`, with the states that it has."""

@@ -5,6 +5,7 @@ connections; entries wait only until the next `take` or `write`.
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from fasttcp.core.address cimport format_address
@@ -12,15 +13,18 @@ from fasttcp.core.layout cimport Segment
 from fasttcp.core.observer cimport Observer, Verdict, observe_batch
 from fasttcp.core.segments cimport SegmentBatch
 from fasttcp.core.summary cimport SUMMARY_PARTIAL
+from fasttcp.observe.interim cimport interim_apply
 from fasttcp.observe.journal cimport entry_free, journal_close, journal_flush, journal_open
-from fasttcp.observe.logs cimport Layout, layout_open, put_entry
-from fasttcp.observe.page cimport Entry
-from fasttcp.observe.text cimport Text, text_free
+from fasttcp.observe.logs cimport F_COMMUNITY, F_UID, Layout, layout_open, put_entry, write_field
+from fasttcp.observe.page cimport Entry, Journal
+from fasttcp.observe.sieve cimport Op, sift
+from fasttcp.observe.text cimport WIDEST, Text, text_free
 from fasttcp.packets.reader cimport CaptureReader, read_segments
 
 from fasttcp.core.table import ConnectionTable as Table
 from fasttcp.errors import WrongThread
 from fasttcp.observe.journal import CONN_STATES, ENDS
+from fasttcp.observe.where import compile_filter
 from fasttcp.spec import State
 
 __all__ = ["Connection", "Tracker"]
@@ -40,6 +44,16 @@ cdef class Connection:
 
     def __dealloc__(self):
         entry_free(&self.entry)
+
+    @property
+    def uid(self):
+        """The name that this connection has in the log."""
+        return _field_text(&self.entry, F_UID)
+
+    @property
+    def community_id(self):
+        """Community ID version 1."""
+        return _field_text(&self.entry, F_COMMUNITY)
 
     @property
     def orig_addr(self):
@@ -86,12 +100,17 @@ cdef class Connection:
 
     @property
     def ended_ns(self):
-        """When the connection was let go, None if the capture ended before."""
-        return self.entry.summary.ended_ns if self.end != "open" or self.entry.summary.ended_ns else None
+        """When the connection was let go, None if the capture ended before, or if this is an interim row."""
+        if self.end == "interim" or self.end == "open" and self.entry.summary.ended_ns == 0:
+            return None
+        return self.entry.summary.ended_ns
 
     @property
     def end(self):
-        """How it ended: closed, reset, refused, idle, replaced, evicted; or open, when the capture ended before."""
+        """How it ended: closed, reset, refused, idle, replaced, evicted; or open, when the capture ended before it did.
+
+        interim: it goes on, and there will be another Connection of it.
+        """
         return _ENDS[self.entry.end]
 
     @property
@@ -178,6 +197,12 @@ cdef class Connection:
         )
 
 
+cdef str _field_text(const Entry *entry, int field):
+    cdef char text[WIDEST]
+    cdef char *end = write_field(text, field, entry)
+    return text[:end - text].decode("ascii")
+
+
 cdef class Tracker:
     """An observer with a journal, and the loop that feeds it. `track` is the front door; this is its engine.
 
@@ -229,6 +254,48 @@ cdef class Tracker:
         _check(self)
         return more
 
+    def feed_interim(
+        self, CaptureReader reader not None, Py_ssize_t segments, Py_ssize_t entries, int64_t every_ns
+    ):
+        """The same, with an entry of each long connection at every mark, `every_ns` of the capture's time apart."""
+        cdef Py_ssize_t n, done = 0
+        cdef Observer *o = self.table.observer
+        cdef bint more = True
+        if every_ns < 1:
+            raise ValueError(f"every_ns is {every_ns}: it must be at least 1")
+        _enter(self)
+        try:
+            self.interim.every_ns = every_ns
+            with nogil:
+                while done < segments and self.journal.n_entries < <size_t>entries and not self.journal.failed:
+                    if self.held == 0:
+                        n = read_segments(reader, self.segments, NULL, SEGMENTS)
+                        if n == 0:
+                            more = False
+                            break
+                        self.held, self.held_at = n, 0
+                    n = interim_apply(
+                        &self.interim, &self.journal, o, self.segments + self.held_at, self.held, self.verdicts, entries
+                    )
+                    done += n
+                    self.held -= n
+                    self.held_at += n
+                    if self.held == 0 and self.held_at < SEGMENTS:
+                        break
+        finally:
+            self.busy = False
+        _check(self)
+        return more
+
+    def keep(self, str where):
+        """Let only entries through that this filter (`where.compile_filter`) lets pass; "" lets all pass."""
+        program = compile_filter(where)
+        _enter(self)
+        self.program = program
+        self.ops = <const Op *><const char *>self.program
+        self.n_ops = <size_t>len(program) // sizeof(Op)
+        self.busy = False
+
     def apply(self, SegmentBatch batch not None):
         """Apply the segments of a batch, as they might come from elsewhere than a capture."""
         cdef Py_ssize_t at = 0, n
@@ -255,8 +322,11 @@ cdef class Tracker:
 
     @property
     def waiting(self):
-        """Entries that nobody has taken yet."""
-        return self.journal.n_entries
+        """Entries that nobody has taken yet, of those that pass the filter."""
+        _enter(self)
+        _sift(self)
+        self.busy = False
+        return self.journal.n_entries - self.taken
 
     def take(self):
         """The entries that wait, as a list of `Connection`."""
@@ -264,22 +334,20 @@ cdef class Tracker:
         cdef Connection connection
         cdef size_t i
         _enter(self)
-        for i in range(self.journal.n_entries):
+        _sift(self)
+        for i in range(self.taken, self.journal.n_entries):
             connection = Connection.__new__(Connection)
             memcpy(&connection.entry, &self.journal.entries[i], sizeof(Entry))
             self.journal.entries[i].long_history = NULL     # it belongs to the Connection now
             taken.append(connection)
-        self.journal.n_entries = 0
+        _empty(self)
         self.busy = False
         return taken
 
     def discard(self):
         """Let go of the entries that wait; they stay in the counts."""
-        cdef size_t i
         _enter(self)
-        for i in range(self.journal.n_entries):
-            entry_free(&self.journal.entries[i])
-        self.journal.n_entries = 0
+        _empty(self)
         self.busy = False
 
     def write(self, str form, fields=None):
@@ -293,10 +361,10 @@ cdef class Tracker:
         layout_open(&layout, form, fields)
         _enter(self)
         with nogil:
-            for i in range(self.journal.n_entries):
+            _sift(self)
+            for i in range(self.taken, self.journal.n_entries):
                 put_entry(&text, &layout, &self.journal.entries[i])
-                entry_free(&self.journal.entries[i])
-            self.journal.n_entries = 0
+            _empty(self)
         self.busy = False
         try:
             if text.failed:
@@ -339,4 +407,42 @@ cdef int _enter(Tracker self) except -1:
 cdef int _check(Tracker self) except -1:
     if self.journal.failed:
         raise MemoryError(f"no memory for the journal of {len(self.table)} connections")
+    return 0
+
+
+# ---- entries that wait -----------------------------------------------------------------------------------------------
+
+cdef void _sift(Tracker self) noexcept nogil:
+    """Let go of the new entries that the filter does not let pass."""
+    cdef Journal *j = &self.journal
+    if self.n_ops:
+        j.n_entries = self.sifted + sift(self.ops, self.n_ops, j.entries + self.sifted, j.n_entries - self.sifted)
+    self.passed += j.n_entries - self.sifted
+    self.sifted = j.n_entries
+
+
+cdef void _empty(Tracker self) noexcept nogil:
+    cdef size_t i
+    for i in range(self.taken, self.journal.n_entries):
+        entry_free(&self.journal.entries[i])
+    self.journal.n_entries = self.taken = self.sifted = 0
+
+
+cdef const Entry *tracker_entries(Tracker self, size_t *n) except? NULL:
+    _enter(self)
+    _sift(self)
+    self.busy = False
+    n[0] = self.journal.n_entries - self.taken
+    return self.journal.entries + self.taken if self.journal.entries != NULL else NULL
+
+
+cdef int tracker_drop(Tracker self, size_t n) except -1:
+    cdef size_t i
+    _enter(self)
+    for i in range(self.taken, self.taken + n):
+        entry_free(&self.journal.entries[i])
+    self.taken += n
+    if self.taken == self.journal.n_entries:
+        _empty(self)
+    self.busy = False
     return 0

@@ -1,0 +1,183 @@
+"""Where the connections of `fasttcp track` go: text, an Arrow stream or a Parquet file, to a file or to stdout.
+
+Each sink reads the Track on its own and is done when that is; what goes wrong on the way is raised as it is. Binary
+formats are written by pyarrow, which is loaded only for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+from fasttcp.observe.track import Track
+
+__all__ = ["BINARY", "Refused", "Sink", "opened", "sink"]
+
+BINARY = ("arrow", "parquet")
+GROUP_ROWS = 1 << 17  # rows of a Parquet row group: what is held of it
+
+
+class Refused(Exception):
+    """The output cannot be what was asked for; the text says why."""
+
+
+@contextlib.contextmanager
+def opened(path: str | None, form: str, inputs: list[str]) -> Iterator[BinaryIO]:
+    """The file that is written to; stdout for None and "-"."""
+    if path is None or path == "-":
+        if form in BINARY and sys.stdout.isatty():
+            raise Refused(f"{form} is not for a terminal: name a file with -o, or send it into a pipe")
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    for name in inputs:
+        if os.path.exists(path) and os.path.exists(name) and os.path.samefile(path, name):
+            raise Refused(f"{path} is the capture that is read: it would be overwritten")
+    with open(path, "wb") as file:
+        yield file
+
+
+def sink(followed: Track, form: str, fields: list[str] | None, out: BinaryIO, pulse: Callable[[], None]) -> Sink:
+    """What is to be run for this format. Wrong fields are found here, before anything is written."""
+    if form in BINARY:
+        return _Binary(followed, form, fields, out, pulse)
+    return _Text(followed, form, fields, out, pulse)
+
+
+class Sink:
+    """`run` reads to the end; `stop`, after an interruption, writes what is known by then. `pulse` is called often."""
+
+    def __init__(
+        self, followed: Track, form: str, fields: list[str] | None, out: BinaryIO, pulse: Callable[[], None]
+    ) -> None:
+        self.followed, self.form, self.fields, self.out, self.pulse = followed, form, fields, out, pulse
+
+    def run(self) -> None:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        raise NotImplementedError
+
+
+class _Text(Sink):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.followed.tracker.write(self.form, self.fields)  # nothing yet; but fields that there are not are found
+
+    def run(self) -> None:
+        for piece in self.followed.lines(self.form, self.fields):
+            self.out.write(piece)
+            if self.followed.quiet:
+                self.out.flush()
+            self.pulse()
+
+    def stop(self) -> None:
+        self.followed.finish()
+        self.out.write(self.followed.tracker.write(self.form, self.fields))
+
+
+class _Binary(Sink):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        try:
+            import pyarrow as pa
+        except ImportError:
+            raise Refused(f"--format {self.form} needs pyarrow: pip install 'fasttcp[parquet]'") from None
+        self.pa = pa
+        self.steps = _Interruptible(self.followed)
+        self.reader = pa.RecordBatchReader.from_stream(self.followed.arrow(self.fields, steps=self.steps))
+        self.writer: Any = None
+
+    def run(self) -> None:
+        """Interrupted, the stream only ends: what waits is written all the same, and the file is whole."""
+        target = _Counted(self.out)
+        if self.form == "arrow":
+            self.writer = self.pa.ipc.new_stream(target, self.reader.schema)
+        else:
+            import pyarrow.parquet as pq
+
+            self.writer = pq.ParquetWriter(target, self.reader.schema, compression="zstd")
+        with self.writer:
+            self._write()
+        if self.steps.interrupted:
+            raise KeyboardInterrupt
+
+    def _write(self) -> None:
+        held: list[Any] = []
+        rows = 0
+        for batch in self.reader:
+            self.pulse()
+            held.append(batch)
+            rows += batch.num_rows
+            if self.form == "arrow" or rows >= GROUP_ROWS:
+                self._put(held)
+                held, rows = [], 0
+        if held:
+            self._put(held)
+
+    def _put(self, batches: list[Any]) -> None:
+        self.writer.write_table(self.pa.Table.from_batches(batches, self.reader.schema))
+        if self.form == "arrow":
+            self.out.flush()
+
+    def stop(self) -> None:
+        """Nothing is left to do: `run` has written everything."""
+
+
+class _Interruptible:
+    """The steps of a Track. Ctrl-C must not fly through Arrow's C code: it ends the reading, and the stream with it."""
+
+    def __init__(self, followed: Track) -> None:
+        self.followed = followed
+        self.interrupted = False
+        self._steps = followed.steps()
+
+    def __iter__(self) -> _Interruptible:
+        return self
+
+    def __next__(self) -> None:
+        try:
+            return next(self._steps)
+        except KeyboardInterrupt:
+            if self.interrupted:
+                raise
+            self.interrupted = True
+            self.followed.finish()
+            self._steps = iter(())
+            return None
+
+
+class _Counted:
+    """A file object as pyarrow wants it, over one that may not know where it stands (a pipe)."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._at = 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._out.write(view)
+        self._at += view.nbytes
+        return view.nbytes
+
+    def tell(self) -> int:
+        return self._at
+
+    def flush(self) -> None:
+        self._out.flush()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
