@@ -50,6 +50,7 @@ FIGURES: dict[str, tuple[str, str]] = {
     "client_fin_wait_2_peak": ("", "connections in FIN_WAIT_2 on the client, at most"),
     "server_close_wait_peak": ("", "connections in CLOSE_WAIT on the server, at most"),
     "alive_peak": ("", "the client's connections that are not in TIME_WAIT, at most"),
+    "alive_steady": ("", "the same in the steady state"),
     "ports": ("", "ephemeral ports that one pair has"),
     "pairs": ("", "pairs: source, destination, destination port"),
     "ports_in_use_peak": ("", "ports in use of the busiest pair, at most"),
@@ -93,9 +94,9 @@ def usual_duration_ns(load: Load, profile: Profile) -> int:
     life = load.lifetime_ns
     if load.captured is not None:
         life = max(life_ns for _, life_ns, _, _ in load.captured.arrivals)
-    half_closed = profile.tcp_fin_timeout_ns or 0 if load.answer_ns is None else load.answer_ns
+    half_closed: int = profile.tcp_fin_timeout_ns or 0 if load.answer_ns is None else load.answer_ns
     longest = 2 * (profile.time_wait_ns + min(life, 3600 * 10**9) + min(half_closed, 3600 * 10**9)) + 30 * 10**9
-    return -(-longest // 10**10) * 10**10
+    return int(-(-longest // 10**10) * 10**10)
 
 
 def make_plan(
@@ -213,6 +214,7 @@ def _figures(
         "client_fin_wait_2_peak": max(series["client_fin_wait_2"]),
         "server_close_wait_peak": max(series["server_close_wait"]),
         "alive_peak": max(series["client_alive"]),
+        "alive_steady": steady("client_alive"),
         "ports": ports,
         "pairs": len(load.pairs),
         "ports_in_use_peak": run.peak_pair,

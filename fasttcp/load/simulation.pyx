@@ -25,20 +25,20 @@ samples, which are as many as were asked for. Cost: 1 us a connection and both i
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 
 from fasttcp.core.address cimport parse_address, parse_number
 from fasttcp.core.application cimport Application, enter
 from fasttcp.core.arrivals cimport endpoint_batch
-from fasttcp.core.calls cimport CALL_NO_PORT, CALL_OK, endpoint_close, endpoint_listen, endpoint_open
+from fasttcp.core.calls cimport CALL_NO_PORT, CALL_OK, endpoint_abort, endpoint_close, endpoint_open
 from fasttcp.core.expiry cimport endpoint_advance
 from fasttcp.core.hash cimport Key, key_endpoint
 from fasttcp.core.layout cimport Segment, ns_t, row_t
 from fasttcp.core.names cimport (
-    E_GIVE_UP, E_OPEN_REUSE, E_RCV_FIN, E_RCV_RST, E_RCV_SYN_NEW, E_TIME_WAIT_OVERFLOW, S_CLOSE_WAIT, S_ESTABLISHED,
-    S_FIN_WAIT_2, S_LISTEN, S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT,
+    E_GIVE_UP, E_OPEN_REUSE, E_RCV_FIN, E_RCV_RST, E_RCV_SYN_NEW, E_TIME_WAIT_OVERFLOW, S_CLOSE_WAIT, S_FIN_WAIT_2,
+    S_LISTEN, S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT,
 )
 from fasttcp.core.output cimport output_take
 from fasttcp.core.store cimport Table, store_find, store_handle, store_row_of
@@ -62,6 +62,7 @@ cdef enum:
     ANY_PAIR = 0xFFFFFFFF   # the pairs take turns
     BY_CLIENT = 0
     BY_SERVER = 1
+    BY_RESET = 2            # the client aborts: nobody waits
     BATCH = 256             # segments between two looks at what came of them
     FIELDS = 13
     NS_TICK = 10000000      # how far an idle simulation goes at once
@@ -71,7 +72,7 @@ cdef struct Planned:
     int64_t  at_ns          # after the beginning of the period
     int64_t  life_ns
     uint32_t pair
-    uint32_t closer         # BY_CLIENT or BY_SERVER
+    uint32_t closer         # BY_CLIENT, BY_SERVER, BY_RESET
 
 
 cdef struct Pair:
@@ -257,6 +258,9 @@ cdef void _close(Run *r, const Closing *c) noexcept nogil:
                 return
             e = r.server
             row = other
+    if c.closer == BY_RESET:
+        endpoint_abort(e, row, r.now_ns, &out)
+        return
     endpoint_close(e, row, False, r.now_ns, &out)                   # refused when it is closing already
 
 
@@ -393,7 +397,7 @@ cdef class Simulation:
         destination.
     script : buffer of records of the struct format PLANNED
         The connections of one period, ordered by `at`: when (ns after its beginning), how long (ns), between which
-        pair (or 2^32 - 1: they take turns), and who closes first (0 client, 1 server).
+        pair (or 2^32 - 1: they take turns), and who closes first (0 client, 1 server, 2 nobody: the client resets it).
     period_ns : int
         After how long the script begins again.
     delay_ns : int
@@ -480,7 +484,7 @@ cdef class Simulation:
                 raise ValueError(f"connection {i} of the script is at {r.script[i].at_ns} ns: out of order, or of the period")
             if not 0 <= r.script[i].life_ns < 1 << 61:
                 raise ValueError(f"connection {i} of the script lives {r.script[i].life_ns} ns")
-            if r.script[i].closer > BY_SERVER or (r.script[i].pair != ANY_PAIR and r.script[i].pair >= r.n_pairs):
+            if r.script[i].closer > BY_RESET or (r.script[i].pair != ANY_PAIR and r.script[i].pair >= r.n_pairs):
                 raise ValueError(f"connection {i} of the script has a pair or a closer that there is not")
             before = r.script[i].at_ns
         return 0
