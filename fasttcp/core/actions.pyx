@@ -10,6 +10,7 @@ Must not live here: what a segment means (arrivals.pyx), how long a timer runs (
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from fasttcp.core.crowds cimport crowd_row_left, crowd_row_taken
 from fasttcp.core.hash cimport Key
 from fasttcp.core.hosts cimport hosts_remember
 from fasttcp.core.layout cimport (
@@ -93,6 +94,8 @@ cdef uint32_t step(Work *w, int event) noexcept nogil:
         _drop(w, state)
         return actions
     if following != state:
+        if state == S_TIME_WAIT and e.n_crowds != 0:
+            crowd_row_taken(e, w.row)       # the row begins another life
         if w.r.aux & TCB_HALF_OPEN and following != S_SYN_RCVD:
             leave_backlog(e, w.row)
         if following == S_ESTABLISHED:
@@ -234,6 +237,8 @@ cdef int take_row(Endpoint *e, const Key *key, row_t *row) noexcept nogil:
         answer = store_insert(&e.engine.table, key, e.engine.table.now_ns, row)
     if answer != STORE_OK:
         e.counts.table_full += 1
+    elif e.n_crowds != 0:
+        crowd_row_taken(e, row[0])
     return answer
 
 
@@ -317,6 +322,8 @@ cdef void _time_wait(Work *w) noexcept nogil:
         e.orphans -= 1
     if e.hosts != NULL:
         hosts_remember(w)
+    if e.n_crowds != 0:
+        crowd_row_left(e, w.row, True)
     if e.engine.table.pairs[S_TIME_WAIT << 4 | S_CLOSED] > e.policy.tcp_max_tw_buckets:
         if w.owes & A_SEND_ACK:             # the peer gets its ACK all the same
             emit(w, ACK, w.r.seat.tcb.snd_nxt, 0)
@@ -334,6 +341,8 @@ cdef void _drop(Work *w, uint8_t state) noexcept nogil:
         e.orphans -= 1
     if state == S_LISTEN:
         e.listeners -= 1
+    if e.n_crowds != 0:
+        crowd_row_left(e, w.row, False)
     store_remove(&e.engine.table, w.row)
     w.out.after = S_CLOSED
     w.out.flags |= OUT_ENDED

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from fasttcp.core.crowds cimport crowds_check, crowds_close
 from fasttcp.core.hosts cimport hosts_close, hosts_open
 from fasttcp.core.layout cimport NO_ROW, ROW_ORPHAN, ROW_PASSIVE, Row, Tcb, row_t, seq_le, seq_lt
 from fasttcp.core.names cimport (
@@ -36,6 +37,7 @@ cdef int endpoint_init(Endpoint *e, object profile, const uint64_t *secret, size
 cdef void endpoint_fini(Endpoint *e) noexcept nogil:
     output_close(&e.output)
     hosts_close(e)
+    crowds_close(e)
 
 
 cdef void endpoint_recount(Endpoint *e) noexcept nogil:
@@ -56,6 +58,7 @@ cdef int endpoint_check(Endpoint *e) except -1:
     cdef uint32_t listeners = 0, orphans = 0, waiting
     cdef Row *r
     store_check(&e.engine.table)
+    crowds_check(e)
     if e.engine.never != 0:
         raise InvariantError(f"{e.engine.never} events happened that the machine says never do")
     half_open = {}

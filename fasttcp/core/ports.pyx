@@ -4,30 +4,22 @@ The candidate is first + (F(local, remote, remote port) + counter) modulo the ra
 a port comes round again as late as possible and nobody can guess the next one. A port is free for a 4-tuple, not as
 such: one local port serves as many remote ends as there are. A port somebody listens on is left alone.
 
-Cost: one look-up while ports are plenty. With every port of a remote end in use, one look-up for each of them, as in
-any host: 28,232 look-ups in Linux's range before PortsExhausted.
+Cost: one look-up while ports are plenty. When a remote end is short of them, one look-up for each port that may be
+free, and a word for 64 that are not (crowds.pyx). What is chosen is the same as if every port had been looked at.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
+from fasttcp.core.crowds cimport CROWD_SEARCH, crowd_find, crowd_make, crowd_skip, reusable_pair
 from fasttcp.core.expiry cimport endpoint_expired
-from fasttcp.core.hash cimport Key, is_mapped, key_endpoint
+from fasttcp.core.hash cimport Key, key_endpoint
 from fasttcp.core.isn cimport port_offset
 from fasttcp.core.layout cimport NO_ROW, Row, row_t
 from fasttcp.core.listening cimport find_listener
 from fasttcp.core.names cimport S_TIME_WAIT
 from fasttcp.core.policy cimport port_reserved
-from fasttcp.core.prefetch cimport load64
-from fasttcp.core.store cimport store_find
-from fasttcp.core.tcb cimport TCB_TS_RECENT, Endpoint, addresses_of
-
-
-cdef bint _loopback(const uint8_t *address) noexcept nogil:
-    if is_mapped(address):
-        return address[12] == 127
-    return load64(address) == 0 and address[8] | address[9] | address[10] | address[11] == 0 and (
-        address[12] | address[13] | address[14] == 0 and address[15] == 1
-    )
+from fasttcp.core.store cimport store_behind, store_find
+from fasttcp.core.tcb cimport TCB_TS_RECENT, Crowd, Endpoint, addresses_of
 
 
 cdef bint time_wait_reusable(const Endpoint *e, row_t row) noexcept nogil:
@@ -40,10 +32,10 @@ cdef bint time_wait_reusable(const Endpoint *e, row_t row) noexcept nogil:
         return False
     if e.engine.table.now_ns - r.last_ns < e.policy.tcp_tw_reuse_delay_ns:
         return False
-    if e.policy.tcp_tw_reuse == 2:
-        addresses_of(&e.engine.table, row, local, remote)
-        return _loopback(local) or _loopback(remote)
-    return True
+    if e.policy.tcp_tw_reuse == 1:
+        return True
+    addresses_of(&e.engine.table, row, local, remote)
+    return reusable_pair(e, local, remote)
 
 
 cdef bint ports_choose(
@@ -52,11 +44,25 @@ cdef bint ports_choose(
     cdef uint32_t first = e.policy.port_first
     cdef uint32_t many = e.policy.port_last - first + 1
     cdef uint32_t start = port_offset(e, local, remote, rport)
-    cdef uint32_t _i
+    cdef uint32_t tried = 0, met = 0, skip, at
     cdef row_t listener
+    cdef Crowd *crowd = NULL
     cdef Key key
-    for _i in range(many):
-        port[0] = <uint16_t>(first + (start + e.next_port) % many)
+    cdef bint reusable = reusable_pair(e, local, remote)
+    cdef bint behind = store_behind(&e.engine.table)    # then rows whose time is up still have their bits
+    if e.n_crowds != 0 and not behind:
+        crowd = crowd_find(e, local, remote, rport)
+    while tried < many:
+        at = first + (start + e.next_port) % many
+        if crowd != NULL:
+            skip = crowd_skip(crowd, first, first + many - 1, at)
+            if skip != 0:
+                skip = min(skip, many - tried)
+                tried += skip
+                e.next_port += skip
+                continue
+        port[0] = <uint16_t>at
+        tried += 1
         e.next_port += 1
         if port_reserved(&e.policy, port[0]):
             continue
@@ -64,6 +70,9 @@ cdef bint ports_choose(
         if store_find(&e.engine.table, &key, row) and not endpoint_expired(e, row[0]):
             if time_wait_reusable(e, row[0]):
                 return True
+            met += not reusable or e.engine.table.rows[row[0]].state[0] != S_TIME_WAIT
+            if met == CROWD_SEARCH and crowd == NULL and not behind:
+                crowd = crowd_make(e, local, remote, rport)
             continue
         if find_listener(e, local, port[0], &listener):
             continue

@@ -137,6 +137,17 @@ cdef struct Host:               # what tcp_tw_recycle remembers of a remote addr
     uint32_t at_s               # seconds since the epoch
 
 
+cdef struct Crowd:              # which local ports are taken towards one remote end; see crowds.pyx
+    Crowd   *next
+    uint64_t name               # keyed hash of the three that follow
+    uint8_t  local[16]
+    uint8_t  remote[16]
+    uint16_t rport
+    bint     reusable           # tcp_tw_reuse may free a port in TIME_WAIT
+    uint32_t taken              # bits set
+    uint64_t bit[1024]          # by local port
+
+
 cdef struct EndpointWatch:      # what an upper floor may hang in; pointers may be NULL
     void *context
     # A connection is over; its row still holds its last state and is freed after this call. `event` ended it.
@@ -159,6 +170,8 @@ cdef struct Endpoint:
     ns_t     ts_begin_ns        # it holds in [begin, end)
     ns_t     ts_end_ns
     Host    *hosts              # NULL without tcp_tw_recycle
+    Crowd  **crowds             # NULL while no remote end was ever short of ports
+    uint32_t n_crowds
     bint     evict              # a full table makes room
     bint     auto_read          # the application reads at once: the receive window never closes
     bint     auto_accept        # established connections need no accept
