@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
-VERBS = ("track", "churn")
+VERBS = ("track", "churn", "load")
 DESCRIPTION = "The state of TCP connections: out of captures, in tables, under load."
 
 
