@@ -1,0 +1,289 @@
+"""fasttcp load: real connections against a real server, a million of them if need be."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fasttcp.load.report import Condition, Report
+    from fasttcp.load.run import Progress
+    from fasttcp.load.scenario import Scenario
+
+__all__ = ["add_parser", "run"]
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: fasttcp\r\n\r\n"
+
+
+def _word(read: str) -> Callable[[str], Any]:
+    """An argument that fasttcp.load.scenario reads; loaded when there is one."""
+
+    def convert(text: str) -> Any:
+        from fasttcp.load import scenario
+
+        try:
+            return getattr(scenario, read)(text)
+        except ValueError as refusal:
+            raise argparse.ArgumentTypeError(str(refusal)) from None
+
+    return convert
+
+
+def _condition(text: str) -> Condition:
+    from fasttcp.load.report import condition
+
+    try:
+        return condition(text)
+    except ValueError as refusal:
+        raise argparse.ArgumentTypeError(str(refusal)) from None
+
+
+def _target(text: str) -> tuple[str, int]:
+    import socket
+
+    host, colon, port = text.removeprefix("http://").partition("/")[0].rpartition(":")
+    if not colon and text.startswith("http://"):
+        host, port = port, "80"
+    try:
+        address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0][4]
+    except (ValueError, OSError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no ADDRESS:PORT that can be found") from None
+    return str(address[0]), int(address[1])
+
+
+def _ports(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    try:
+        return int(first), int(last)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no range of ports (1024-65535)") from None
+
+
+def _network(text: str) -> str:
+    from ipaddress import ip_network
+
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError as refusal:
+        raise argparse.ArgumentTypeError(str(refusal)) from None
+
+
+def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
+    """The verb and its options."""
+    parser = subparsers.add_parser(
+        "load",
+        help="open, hold and churn real connections against a server",
+        description="Opens, holds, churns and closes real TCP connections from one process, through a TUN device. Without "
+        "a TARGET it starts a small server in a network of its own and tests that, without root.",
+        epilog="Exit status: 0; 99 when a --fail-if holds; 1 when the load cannot be run; 2 for wrong arguments.",
+        allow_abbrev=False,
+    )
+    count, rate, time, draw = _word("count"), _word("per_second"), _word("seconds"), _word("draw")
+    parser.add_argument("target", nargs="?", type=_target, metavar="TARGET", help="ADDRESS:PORT or http://ADDRESS:PORT")
+    parser.add_argument(
+        "--i-may-test-this-target", action="store_true", help="for other than loopback, private and benchmark addresses"
+    )
+    parser.add_argument("--scenario", metavar="FILE", help="the same options from a TOML file; options given here win")
+    what = parser.add_argument_group("load")
+    what.add_argument("--hold", type=count, metavar="N", help="keep N connections open (closed model)")
+    what.add_argument("--churn", type=rate, metavar="R", help="of those replace R a second, the oldest first")
+    what.add_argument("--rate", type=rate, metavar="R", help="open R connections a second (open model)")
+    what.add_argument("--arrivals", choices=("constant", "poisson"), help="of --rate (constant)")
+    what.add_argument("--duration", type=time, metavar="T", help="how long (10s)")
+    what.add_argument(
+        "--stage",
+        type=_word("stage"),
+        action="append",
+        metavar="T:WHAT",
+        help="30s:50k/s, 2m:hold, 1m:hold=100k,churn=5k/s; several",
+    )
+    what.add_argument(
+        "--life",
+        type=draw,
+        metavar="T",
+        help="how long a connection is held: 5s, exponential:5s, pareto:5s:1.5, lognormal:5s:1, forever",
+    )
+    what.add_argument("--connecting", type=count, metavar="N", help="unanswered SYNs at once, with --hold (512)")
+    what.add_argument("--grace", type=time, metavar="T", help="for closing at the end (15s)")
+    talk = parser.add_argument_group("what is said")
+    talk.add_argument(
+        "--request",
+        metavar="TEXT",
+        help=r"what each connection sends; \r \n \t \\ are read, {n} is its number; @FILE reads a file",
+    )
+    talk.add_argument("--http", action="store_true", help="GET /, and the answer by its Content-Length")
+    talk.add_argument(
+        "--expect", metavar="END", help="where the answer ends: nothing, NUMBER of bytes, line, close, content-length"
+    )
+    talk.add_argument("--expect-line", metavar="REGEX", help="what the answer's first line must match")
+    talk.add_argument("--requests", type=count, metavar="N", help="on each connection (1)")
+    talk.add_argument("--think", type=draw, metavar="T", help="between two requests; as --life")
+    talk.add_argument("--timeout", type=time, metavar="T", help="for connecting and for each answer (TCP's own)")
+    talk.add_argument("--close", choices=("fin", "rst", "peer"), help="how connections are closed (fin)")
+    talk.add_argument(
+        "--half-close", action="store_true", default=None, help="shut down sending after the last request"
+    )
+    from_ = parser.add_argument_group("where from")
+    from_.add_argument(
+        "--source",
+        type=_network,
+        action="append",
+        metavar="CIDR",
+        help="addresses to connect from, routed to this machine; several",
+    )
+    from_.add_argument("--ports", type=_ports, metavar="A-B", help="local ports (the profile's)")
+    from_.add_argument("--profile", metavar="NAME", help="whose time-outs and policies: linux, bsd, rfc9293 (linux)")
+    from_.add_argument(
+        "--max-connections", type=count, metavar="N", help="rows of the table, TIME_WAIT included (by memory)"
+    )
+    from_.add_argument("--seed", type=int, metavar="K", help="of ports, sequence numbers and chance (1)")
+    own = parser.add_argument_group("the server of its own")
+    own.add_argument(
+        "--server",
+        choices=("http", "http-close", "echo", "sink", "backlog"),
+        help="what it does (http; backlog: it never accepts)",
+    )
+    own.add_argument("--server-processes", type=count, metavar="N", help="(as many as files allow)")
+    own.add_argument("--body", type=count, metavar="BYTES", help="of its answers (64)")
+    own.add_argument("--ipv6", action="store_true", default=None, help="over IPv6")
+    out = parser.add_argument_group("what comes out")
+    out.add_argument("--json", nargs="?", const="-", metavar="FILE", help="the report as JSON, to a file or stdout")
+    out.add_argument("--csv", metavar="FILE", help="one line a second")
+    out.add_argument("--html", metavar="FILE", help="one self-contained page with plots")
+    out.add_argument(
+        "--fail-if",
+        type=_condition,
+        action="append",
+        default=[],
+        metavar="COND",
+        help="'connect_p99 > 5ms', 'errors > 0': exit status 99; several",
+    )
+    out.add_argument("--quiet", action="store_true", help="no live progress")
+    parser.set_defaults(run=run)
+
+
+def _text(text: str) -> bytes:
+    if text.startswith("@"):
+        with open(text[1:], "rb") as file:
+            return file.read()
+    return text.encode().decode("unicode_escape").encode("latin-1")
+
+
+def _scenario(args: argparse.Namespace) -> Scenario:
+    """The options, over those of the scenario file, over the defaults. ValueError."""
+    from fasttcp.load.scenario import Scenario
+
+    given: dict[str, Any] = {}
+    if args.scenario:
+        from fasttcp.load.toml import read_scenario
+
+        given = read_scenario(args.scenario)
+    names = (
+        "hold", "churn", "rate", "arrivals", "duration", "life", "connecting", "grace", "expect_line", "requests", "think",
+        "timeout", "close", "half_close", "ports", "profile", "max_connections", "seed", "server", "server_processes", "body",
+        "ipv6", "target",
+    )  # fmt: skip
+    given |= {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    for name in ("source", "stage"):
+        if getattr(args, name):
+            given[name] = tuple(getattr(args, name))
+    if args.http:
+        given |= {"request": REQUEST, "expect": "content-length"}
+    if args.request is not None:
+        given["request"] = _text(args.request)
+    if args.expect is not None:
+        if args.expect.isdigit():
+            given |= {"expect": "bytes", "expect_bytes": int(args.expect)}
+        else:
+            given["expect"] = args.expect
+    if args.i_may_test_this_target:
+        given["may_test_this_target"] = True
+    if not ({"hold", "rate", "stage"} & set(given)):
+        given |= {"hold": 10_000, "churn": 1_000.0}
+        if "request" not in given and given.get("target") is None and given.get("server", "http") == "http":
+            given |= {"request": REQUEST, "expect": "content-length"}
+    return Scenario(**given)
+
+
+class _Interrupts:
+    """Counts Ctrl-C; the run asks between two slices of time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> int:
+        return self.count
+
+    def __enter__(self) -> _Interrupts:
+        self._before = signal.signal(signal.SIGINT, self._heard)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _heard(self, *_: object) -> None:
+        self.count += 1
+        if self.count == 1:
+            print("\nclosing; Ctrl-C again resets everything", file=sys.stderr)
+
+
+def _line(progress: Progress) -> None:
+    """One line that overwrites itself; only for a terminal."""
+    sample = progress.sample
+    states = "  ".join(f"{name} {n:,}" for name, n in sample.states.items())
+    p99 = sample.p99_us["connect"]
+    latency = "" if p99 is None else f"  connect p99 {p99:,.0f} us"
+    text = (
+        f"{progress.phase} {progress.seconds:.0f}/{progress.whole:.0f} s  {states}  "
+        f"{sample.rates['established']:,.0f} conn/s{latency}  cpu {sample.busy:.0%}"
+    )
+    print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _write(args: argparse.Namespace, report: Report) -> None:
+    if args.csv:
+        with open(args.csv, "w") as file:
+            file.write(report.csv())
+    if args.html:
+        from fasttcp.load.page import page
+
+        with open(args.html, "w") as file:
+            file.write(page(report))
+    if args.json and args.json != "-":
+        with open(args.json, "w") as file:
+            file.write(report.json() + "\n")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit status 0; 99 when a condition holds; 1 when the load cannot be run; 2 when arguments do not fit together."""
+    from fasttcp.load.run import run_load
+
+    def say(text: str) -> None:
+        print(f"fasttcp load: {text}", file=sys.stderr)
+
+    tty = sys.stderr.isatty() and not args.quiet
+    try:
+        scenario = _scenario(args)
+    except (ValueError, TypeError, OSError) as refusal:
+        say(str(refusal))
+        return 2
+    try:
+        with _Interrupts() as interrupts:
+            report = run_load(scenario, progress=_line if tty else None, interrupts=interrupts, warn=say)
+        if tty:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        _write(args, report)
+        print(report.json() if args.json == "-" else report.text())
+        failed = [each.text for each in args.fail_if if each.holds(report)]
+    except ValueError as refusal:
+        say(str(refusal))
+        return 2
+    except (OSError, MemoryError, RuntimeError) as failure:
+        say(getattr(failure, "strerror", None) or str(failure))
+        return 1
+    for text in failed:
+        say(f"failed: {text}")
+    return 99 if failed else 0

@@ -1,0 +1,102 @@
+"""For tests only: the compiled parts of the load tester that have no Python face."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from fasttcp.core.layout cimport Segment as SegmentRecord
+from fasttcp.core.segments cimport SegmentBatch
+from fasttcp.load.answer cimport Answer, Expect, answer_begin, answer_closed, answer_drop, answer_segment
+from fasttcp.load.due cimport Due, due_add, due_close, due_open, due_pop
+from fasttcp.load.system cimport sys_regex_free, sys_regex_new
+from fasttcp.packets.bare cimport read_bare
+from fasttcp.packets.encode cimport LARGEST_HEADERS, encode_headers
+
+__all__ = ["AnswerReader", "Calendar", "encode", "read"]
+
+
+def encode(SegmentBatch batch, bytes data, bint partial=False):
+    """The first segment of a batch as an IP packet with this payload."""
+    cdef SegmentRecord *s = &batch.records[0]
+    cdef uint8_t *room = <uint8_t *>malloc(LARGEST_HEADERS)
+    cdef const uint8_t *p = data
+    cdef uint32_t n
+    if room == NULL:
+        raise MemoryError
+    s.payload = <uint32_t>len(data)
+    n = encode_headers(s, room, p, partial)
+    packet = <bytes>room[:n] + data
+    free(room)
+    return packet
+
+
+def read(bytes packet, bint validate=True):
+    """(batch of one segment, payload) of a bare IP packet; None when it holds no TCP segment."""
+    cdef SegmentBatch batch = SegmentBatch(1)
+    cdef const uint8_t *p = packet
+    cdef const uint8_t *payload = NULL
+    if not read_bare(p, <uint32_t>len(packet), validate, 7, &batch.records[0], &payload):
+        return None
+    batch.count = 1
+    return batch, packet[payload - p:payload - p + batch.records[0].payload] if payload - p <= len(packet) else b""
+
+
+cdef class AnswerReader:
+    """One connection's answer, fed segment by segment; RCV.NXT begins at `begin`."""
+
+    cdef Answer answer
+    cdef Expect expect
+
+    def __init__(self, int end, *, uint64_t nbytes=0, line=None, uint32_t begin=0):
+        self.expect.end = end
+        self.expect.nbytes = nbytes
+        if line is not None:
+            self.expect.line = sys_regex_new(line.encode())
+        self.answer.next = begin
+
+    def __dealloc__(self):
+        answer_drop(&self.answer)
+        sys_regex_free(self.expect.line)
+
+    def segment(self, uint32_t seq, bytes data, uint32_t delivered):
+        cdef const uint8_t *p = data
+        return answer_segment(&self.answer, &self.expect, seq, p, <uint32_t>len(data), delivered)
+
+    def closed(self):
+        return answer_closed(&self.answer, &self.expect)
+
+    def begin(self):
+        answer_begin(&self.answer)
+
+    @property
+    def keeps(self):
+        return self.answer.stash != NULL
+
+
+cdef class Calendar:
+    cdef Due *due
+
+    def __init__(self, long long now_ns):
+        self.due = <Due *>malloc(sizeof(Due))
+        if self.due == NULL:
+            raise MemoryError
+        memset(self.due, 0, sizeof(Due))
+        due_open(self.due, now_ns)
+
+    def __dealloc__(self):
+        if self.due != NULL:
+            due_close(self.due)
+            free(self.due)
+
+    def add(self, uint64_t handle, long long when_ns):
+        return due_add(self.due, handle, when_ns)
+
+    def pop(self, long long now_ns):
+        cdef uint64_t handle
+        found = []
+        while due_pop(self.due, now_ns, &handle):
+            found.append(handle)
+        return found
+
+    def __len__(self):
+        return self.due.count

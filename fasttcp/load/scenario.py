@@ -1,0 +1,222 @@
+"""A load as data: what is opened, said, expected and closed, and when. Read from words, checked, nothing done yet.
+
+Must not know sockets, devices or terminals.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+__all__ = ["Scenario", "Stage", "count", "draw", "is_safe", "per_second", "seconds", "stage"]
+
+UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+SCALE = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
+SAFE = (
+    "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16",  # loopback; RFC 1918
+    "198.18.0.0/15", "2001:2::/48",  # benchmarks: RFC 2544, RFC 5180
+    "::1/128", "fc00::/7",  # loopback; RFC 4193
+)  # fmt: skip
+SAFE_NETWORKS = tuple(ip_network(text) for text in SAFE)
+ENDS = ("nothing", "bytes", "line", "close", "content-length")
+CLOSES = ("fin", "rst", "peer")
+KINDS = ("fixed", "exponential", "pareto", "lognormal", "forever")
+SERVERS = ("http", "http-close", "echo", "sink", "backlog")
+
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kmg]?)", re.ASCII)
+_TIME = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|min|m|h)?", re.ASCII)
+
+
+def count(value: Any) -> int:
+    """10000, "10k", "1M": a whole number of things. ValueError for anything else."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = _NUMBER.fullmatch(str(value).lower())
+    if not match or float(match[1]) * SCALE[match[2]] % 1:
+        raise ValueError(f"{value!r} is no number of things (10000, 10k, 1M)")
+    return round(float(match[1]) * SCALE[match[2]])
+
+
+def per_second(value: Any) -> float:
+    """5000, "5k", "5k/s": a number a second."""
+    text = str(value).lower().removesuffix("/s")
+    match = _NUMBER.fullmatch(text)
+    if not match:
+        raise ValueError(f"{value!r} is no rate (5000, 5k/s, 0.5/s)")
+    return float(match[1]) * SCALE[match[2]]
+
+
+def seconds(value: Any) -> float:
+    """30, "30s", "200ms", "2m", "1h": a time, in seconds."""
+    match = _TIME.fullmatch(str(value).lower())
+    if not match:
+        raise ValueError(f"{value!r} is no time (30, 30s, 200ms, 2m)")
+    return float(match[1]) * UNITS[match[2] or "s"]
+
+
+def draw(value: Any) -> tuple[str, float, float]:
+    """ "5s", "exponential:5s", "pareto:5s:1.5", "lognormal:5s:1", "forever": (kind, mean in ns, shape)."""
+    if isinstance(value, tuple):
+        return value
+    text = str(value)
+    kind, _, rest = text.partition(":")
+    if text == "forever":
+        return ("forever", 0.0, 0.0)
+    if kind not in KINDS:
+        kind, rest = "fixed", text
+    mean, _, shape = rest.partition(":")
+    try:
+        number = float(shape) if shape else {"pareto": 1.5, "lognormal": 1.0}.get(kind, 0.0)
+        return (kind, seconds(mean) * 1e9, number)
+    except ValueError:
+        raise ValueError(
+            f"{value!r} is no distribution of times (5s, exponential:5s, pareto:5s:1.5, lognormal:5s:1, forever)"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """For `seconds` s: open `rate` connections a second, keep `hold` open, replace `churn` of those a second. None: as
+    before. A stage with neither rate nor hold opens nothing."""
+
+    seconds: float
+    rate: float = 0.0
+    hold: int | None = None
+    churn: float | None = None
+
+
+def stage(value: Any) -> Stage:
+    """ "30s:50k/s" opens at a rate; "2m:hold" opens nothing; "1m:hold=100k,churn=5k/s" holds and replaces."""
+    if isinstance(value, Stage):
+        return value
+    if isinstance(value, Mapping):
+        known = {"for", "rate", "hold", "churn"}
+        if set(value) - known or "for" not in value:
+            raise ValueError(f"a stage has `for` and some of rate, hold, churn; not {', '.join(value) or 'nothing'}")
+        return Stage(
+            seconds(value["for"]), per_second(value.get("rate", 0)),
+            count(value["hold"]) if "hold" in value else None,
+            per_second(value["churn"]) if "churn" in value else None,
+        )  # fmt: skip
+    length, colon, what = str(value).partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        rate, hold, churn = 0.0, None, None
+        for word in what.split(","):
+            name, _, number = word.partition("=")
+            if word == "hold":
+                continue
+            if name == "hold":
+                hold = count(number)
+            elif name == "churn":
+                churn = per_second(number)
+            else:
+                rate = per_second(number if name == "rate" else word)
+        return Stage(seconds(length), rate, hold, churn)
+    except ValueError:
+        raise ValueError(f"{value!r} is no stage (30s:50k/s, 2m:hold, 1m:hold=100k,churn=5k/s)") from None
+
+
+def is_safe(address: str) -> bool:
+    """Whether an address may be tested without being asked twice: loopback, private, or meant for benchmarks."""
+    given = ip_address(address)
+    return any(given.version == network.version and given in network for network in SAFE_NETWORKS)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What a load is to be. Times in seconds, rates a second; every field has the name of its option.
+
+    ValueError, naming the field, for what does not fit together.
+    """
+
+    target: tuple[str, int] | None = None  # an address and a port; None: a server of its own in a network of its own
+    source: tuple[str, ...] = ()  # networks to connect from
+    hold: int = 0
+    churn: float = 0.0
+    rate: float = 0.0
+    arrivals: str = "constant"
+    duration: float = 10.0
+    stage: tuple[Stage, ...] = ()
+    request: bytes = b""
+    expect: str = "nothing"
+    expect_bytes: int = 0
+    expect_line: str | None = None
+    requests: int = 1
+    close: str = "fin"
+    half_close: bool = False
+    life: tuple[str, float, float] | None = None  # None: forever when connections are held, else 0
+    think: tuple[str, float, float] = ("fixed", 0.0, 0.0)
+    timeout: float = 0.0  # 0: TCP's own
+    grace: float = 15.0  # for closing at the end
+    connecting: int = 512
+    max_connections: int = 0  # rows, TIME_WAIT included; 0: what the memory allows, at most 16 million
+    profile: str = "linux"
+    ports: tuple[int, int] | None = None
+    seed: int = 1
+    server: str = "http"
+    server_processes: int = 0
+    body: int = 64
+    ipv6: bool = False
+    may_test_this_target: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, words in (
+            ("arrivals", ("constant", "poisson")),
+            ("expect", ENDS),
+            ("close", CLOSES),
+            ("server", SERVERS),
+        ):
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it can be {', '.join(words)}")
+        for name in ("hold", "churn", "rate", "timeout", "grace"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be 0 or more")
+        if not 0 < self.duration < 1e7 and not self.stage:
+            raise ValueError(f"duration is {self.duration} s: it must be more than 0")
+        if not (self.hold or self.rate or any(each.rate or each.hold for each in self.stage)):
+            raise ValueError("nothing would be opened: give hold, rate or a stage with one of them")
+        if self.churn and not self.hold:
+            raise ValueError("churn replaces held connections: give hold as well")
+        if self.half_close and self.close == "rst":
+            raise ValueError("half_close and close by RST do not go together")
+        if self.expect_line is not None and self.expect == "nothing":
+            raise ValueError("expect_line needs an answer: give expect as well (line, bytes, close, content-length)")
+        if (self.expect == "bytes") != (self.expect_bytes > 0):
+            raise ValueError("expect bytes needs their number, and nothing else does")
+        if self.target and not self.may_test_this_target and not is_safe(self.target[0]):
+            raise ValueError(
+                f"{self.target[0]} is no loopback, private or benchmark address (198.18.0.0/15): give "
+                "--i-may-test-this-target if its owner has allowed you to test it"
+            )
+
+    @property
+    def lifetime(self) -> tuple[str, float, float]:
+        holds = self.hold or any(each.hold for each in self.stage) or any(not each.rate for each in self.stage)
+        return self.life or (("forever", 0.0, 0.0) if holds else ("fixed", 0.0, 0.0))
+
+    @property
+    def most_held(self) -> int:
+        """How many connections may be open at once, as far as the scenario says."""
+        most, opened = self.hold, 0.0
+        for each in self.stage:
+            opened += each.rate * each.seconds
+            most = max(most, each.hold or 0)
+        if self.lifetime[0] == "forever":
+            most = max(most, round(opened + self.rate * (0 if self.stage else self.duration)))
+        return most
+
+    @property
+    def seconds(self) -> float:
+        return sum(each.seconds for each in self.stage) if self.stage else self.duration
+
+    def as_dict(self) -> dict[str, Any]:
+        told = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "extra"}
+        told["request"] = self.request.decode("latin-1")
+        told["stage"] = [{"for": s.seconds, "rate": s.rate, "hold": s.hold, "churn": s.churn} for s in self.stage]
+        return told

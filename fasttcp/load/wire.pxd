@@ -1,0 +1,37 @@
+# A TUN device as segments in and segments out; see wire.pyx.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from fasttcp.core.layout cimport Segment, ns_t
+from fasttcp.core.tcb cimport Outcome
+
+cdef enum:
+    WIRE_BATCH = 256            # segments of one batch at most
+    WIRE_ARENA = 1 << 20        # bytes of packets of one batch: 16 of the largest, or 256 small ones many times over
+
+
+cdef struct Wire:
+    int       fd
+    bint      drained           # the device had nothing more at the last wire_read
+    int       error             # errno of a device that is broken; 0
+    uint8_t  *arena             # (WIRE_ARENA,)
+    uint8_t  *frame             # one packet on its way out
+    Segment  *segment           # (WIRE_BATCH,) read
+    Segment  *out               # (WIRE_BATCH,) to be written
+    Outcome  *outcome           # (WIRE_BATCH,) what became of `segment`
+    const uint8_t **payload     # (WIRE_BATCH,) data of `segment`, in the arena
+    uint64_t  packets_in
+    uint64_t  packets_out
+    uint64_t  bytes_in          # of IP datagrams
+    uint64_t  bytes_out
+    uint64_t  reads             # system calls
+    uint64_t  writes
+    uint64_t  other             # packets that hold no TCP segment: ICMP, neighbour discovery, fragments
+    uint64_t  lost_out          # writes that the device refused, as if lost on the wire
+
+cdef int wire_open(Wire *w, int fd) except -1           # MemoryError
+cdef void wire_close(Wire *w) noexcept nogil            # the file stays the caller's
+# Reads up to `most` segments, WIRE_BATCH at most, into w.segment, with this time; how many.
+cdef size_t wire_read(Wire *w, size_t most, ns_t now_ns) noexcept nogil
+# Writes one segment whose s.payload bytes stand at `data`.
+cdef void wire_write(Wire *w, const Segment *s, const uint8_t *data) noexcept nogil

@@ -1,0 +1,273 @@
+"""The parts of the load tester that need no network: histograms, the calendar, answers, packets, words."""
+
+import random
+import re
+import struct
+
+import pytest
+
+from fasttcp import SegmentBatch
+from fasttcp.load import _testing
+from fasttcp.load.histogram import Histogram
+from fasttcp.load.report import condition
+from fasttcp.load.scenario import Scenario, count, draw, is_safe, per_second, seconds, stage
+
+NOTHING, BYTES, LINE, CLOSE, LENGTH = range(5)
+MORE, DONE, WRONG = range(3)
+MS = 1_000_000
+
+
+def checksum(data):
+    data += b"\0" * (len(data) % 2)
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+# ---- histograms
+
+
+def test_percentiles_are_within_one_percent_of_the_sorted_values():
+    chance = random.Random(3)
+    values = sorted(int(chance.lognormvariate(11, 3)) for _ in range(5000))
+    histogram = Histogram()
+    for value in values:
+        histogram.add(value)
+    assert (histogram.count, histogram.least, histogram.most) == (5000, values[0], values[-1])
+    assert histogram.mean == pytest.approx(sum(values) / 5000)
+    for share in (0, 1, 50, 90, 99, 99.9, 99.99, 100):
+        exact = values[max(0, -(-round(5000 * share * 1000) // 100_000) - 1)]
+        assert exact <= histogram.percentile(share) <= exact * 1.008 + 1
+
+
+def test_bins_cover_everything_from_0_to_beyond_the_last():
+    histogram = Histogram()
+    for value in (-5, 0, 1, 127, 128, 255, 256, 257, 2**42 - 1, 2**42, 2**62):
+        histogram.add(value)
+    assert [n for _, n in histogram.bins()] == [2, 1, 1, 1, 1, 2, 3]
+    assert histogram.least == 0 and histogram.most == 2**62
+    with pytest.raises(ValueError, match="percentage"):
+        histogram.percentile(101)
+
+
+def test_since_and_sum_of_histograms():
+    whole, before = Histogram(), Histogram()
+    for value in (10, 2000, 70_000):
+        whole.add(value)
+    before += whole
+    for value in (10, 5_000_000):
+        whole.add(value)
+    later = whole.since(before)
+    assert later.count == 2 and later.percentile(50) == 10 and later.percentile(100) == 5_000_000
+    assert Histogram().percentile(50) is None and Histogram().mean is None
+
+
+# ---- the calendar
+
+
+def test_calendar_against_a_sorted_list():
+    chance, now, handle = random.Random(5), 10**18, 0
+    calendar, waiting = _testing.Calendar(now), []
+    for _ in range(3000):
+        for _ in range(chance.randrange(3)):
+            when = now + chance.choice((0, 1, MS, 300 * MS, 9_000 * MS, 30_000 * MS)) + chance.randrange(MS)
+            handle += 1
+            assert calendar.add(handle, when) == 0
+            waiting.append((when, handle))
+        now += chance.randrange(20 * MS)
+        got = calendar.pop(now)
+        due = {each for when, each in waiting if when <= now - (2 << 20)}
+        early = {each for when, each in waiting if when > now}
+        assert due <= set(got), "what is two ticks over was handed out"
+        assert not early & set(got), "nothing came early"
+        waiting = [entry for entry in waiting if entry[1] not in set(got)]
+        assert len(calendar) == len(waiting)
+    assert sorted(calendar.pop(now + 100_000 * MS)) == sorted(each for _, each in waiting)
+
+
+# ---- answers
+
+
+HTTP = b"HTTP/1.1 200 OK\r\nServer: x\r\ncontent-LENGTH:  5\r\n\r\nhello"
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 30, len(HTTP)])
+def test_content_length_in_pieces_of_any_size(size):
+    reader = _testing.AnswerReader(LENGTH, line="^HTTP/1\\.[01] 200", begin=0xFFFFFFF0)
+    seq, said = 0xFFFFFFF0, MORE
+    for at in range(0, len(HTTP), size):
+        assert said == MORE
+        piece = HTTP[at : at + size]
+        said = reader.segment(seq, piece, len(piece))
+        seq = (seq + len(piece)) & 0xFFFFFFFF
+    assert said == DONE and not reader.keeps
+
+
+def test_pieces_out_of_order_repeated_and_overlapping():
+    chance = random.Random(11)
+    for _ in range(300):
+        reader = _testing.AnswerReader(LENGTH, begin=100)
+        got, said, next_seq = [False] * len(HTTP), MORE, 0
+        while said == MORE:
+            at = chance.randrange(len(HTTP))
+            n = chance.randrange(1, 12)
+            piece = HTTP[at : at + n]
+            for i in range(at, at + len(piece)):
+                got[i] = True
+            before = next_seq
+            while next_seq < len(HTTP) and got[next_seq]:
+                next_seq += 1
+            said = reader.segment(100 + at, piece, next_seq - before)
+        assert said == DONE and next_seq == len(HTTP)
+
+
+def test_wrong_answers():
+    assert _testing.AnswerReader(LENGTH, line="200").segment(0, b"HTTP/1.1 503 No\r\n", 17) == WRONG
+    assert _testing.AnswerReader(LENGTH).segment(0, HTTP + b"!", len(HTTP) + 1) == WRONG
+    assert _testing.AnswerReader(BYTES, nbytes=4).segment(0, b"12345", 5) == WRONG
+    endless = _testing.AnswerReader(LENGTH)
+    said, at = MORE, 0
+    while said == MORE and at < 1 << 20:
+        said = endless.segment(at, b"x" * 1400, 1400)
+        at += 1400
+    assert said == WRONG and at <= 80_000, "a head without an end is not kept for ever"
+
+
+def test_other_ends():
+    exact = _testing.AnswerReader(BYTES, nbytes=6)
+    assert exact.segment(0, b"123", 3) == MORE and exact.segment(3, b"456", 3) == DONE
+    line = _testing.AnswerReader(LINE, line="^\\+OK")
+    assert line.segment(0, b"+O", 2) == MORE and line.segment(2, b"K ready\r\n", 9) == DONE
+    close = _testing.AnswerReader(CLOSE)
+    assert close.segment(0, b"anything", 8) == MORE and close.closed() == DONE
+    no_length = _testing.AnswerReader(LENGTH)
+    assert no_length.segment(0, b"HTTP/1.0 200 OK\r\n\r\nbody", 23) == MORE and no_length.closed() == DONE
+    cut = _testing.AnswerReader(LENGTH)
+    assert cut.segment(0, HTTP[:-1], len(HTTP) - 1) == MORE and cut.closed() == WRONG
+    again = _testing.AnswerReader(BYTES, nbytes=3)
+    assert again.segment(0, b"abc", 3) == DONE
+    again.begin()
+    assert again.segment(3, b"ab", 2) == MORE and again.segment(5, b"c", 1) == DONE
+
+
+# ---- packets
+
+
+OPTIONS = [
+    {}, {"mss": 1460}, {"tsval": 5, "tsecr": 6}, {"mss": 1460, "wscale": 7}, {"mss": 1460, "sack_permitted": True},
+    {"mss": 1460, "wscale": 7, "sack_permitted": True}, {"mss": 1440, "wscale": 0, "sack_permitted": True, "tsval": 1, "tsecr": 0},
+    {"sack_permitted": True}, {"mss": 9, "tsval": 2**32 - 1, "tsecr": 2**31},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda given: "+".join(given) or "none")
+@pytest.mark.parametrize("ends", [("10.0.0.1", "198.18.255.2"), ("2001:2::1", "fd00::7")])
+@pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 5])
+def test_a_segment_comes_back_as_it_was(options, ends, data):
+    batch = SegmentBatch(1)
+    batch.append(
+        time_ns=7,
+        src=ends[0],
+        sport=40000,
+        dst=ends[1],
+        dport=443,
+        flags="PSH ACK",
+        seq=2**32 - 1,
+        ack=77,
+        window=65535,
+        **options,
+    )
+    packet = _testing.encode(batch, data)
+    (sent,) = batch
+    back, payload = _testing.read(packet)
+    (got,) = back
+    assert payload == data and got._replace(info=0, ip_bytes=0) == sent._replace(info=0, ip_bytes=0, payload=len(data))
+    assert got.ip_bytes == len(packet) and got.info & 2 == 0
+    header = 20 if packet[0] >> 4 == 4 else 40
+    if header == 20:
+        assert checksum(packet[:20]) == 0xFFFF
+        pseudo = packet[12:20] + struct.pack("!HH", 6, len(packet) - 20)
+    else:
+        pseudo = packet[8:40] + struct.pack("!II", len(packet) - 40, 6)
+    assert checksum(pseudo + packet[header:]) == 0xFFFF
+    partial = _testing.encode(batch, data, partial=True)
+    assert struct.unpack("!H", partial[header + 16 : header + 18])[0] in (checksum(pseudo), 0)
+    if data:
+        damaged = bytearray(packet)
+        damaged[-1] ^= 1
+        assert _testing.read(bytes(damaged))[0][0].info & 2, "a wrong checksum is seen"
+        assert not _testing.read(bytes(damaged), validate=False)[0][0].info & 2
+
+
+def test_packets_of_random_bytes_are_refused_or_read_within_their_length():
+    chance = random.Random(1)
+    batch = SegmentBatch(1)
+    batch.append(time_ns=7, src="10.0.0.1", sport=1, dst="10.0.0.2", dport=2, flags="ACK", seq=1, ack=1, window=1)
+    packet = _testing.encode(batch, b"hello")
+    for _ in range(20_000):
+        broken = bytearray(packet[: chance.randrange(len(packet) + 1)])
+        for _ in range(chance.randrange(4)):
+            if broken:
+                broken[chance.randrange(len(broken))] = chance.randrange(256)
+        found = _testing.read(bytes(broken), validate=False)
+        assert found is None or found[0][0].ip_bytes <= len(broken)
+
+
+# ---- words
+
+
+def test_words_are_read():
+    assert (count("10k"), count("1M"), count(7)) == (10_000, 1_000_000, 7)
+    assert (per_second("50k/s"), per_second("0.5/s"), per_second(3)) == (50_000, 0.5, 3)
+    assert (seconds("200ms"), seconds("2m"), seconds(30)) == (0.2, 120, 30)
+    assert draw("5s") == ("fixed", 5e9, 0) and draw("pareto:1s:2.5") == ("pareto", 1e9, 2.5)
+    assert draw("exponential:10ms") == ("exponential", 1e7, 0) and draw("forever")[0] == "forever"
+    assert stage("30s:50k/s").rate == 50_000 and stage("2m:hold").rate == 0 and stage("2m:hold").hold is None
+    held = stage("1m:hold=100k,churn=5k/s")
+    assert (held.seconds, held.hold, held.churn) == (60, 100_000, 5_000)
+    assert stage({"for": "1s", "hold": 5}).hold == 5
+
+
+@pytest.mark.parametrize(
+    ("read", "word"),
+    [(count, "1.5"), (count, "-1"), (per_second, "fast"), (seconds, "5 days"), (draw, "normal:5s"), (stage, "50k/s"),
+     (stage, "5s:what=3"), (stage, {"rate": 5}), (condition, "p99 too high"), (condition, "x > 5 kg")],
+)  # fmt: skip
+def test_other_words_are_refused_by_name(read, word):
+    with pytest.raises(ValueError, match=re.escape(repr(word)) if isinstance(word, str) else "for"):
+        read(word)
+
+
+def test_conditions_know_units():
+    assert condition("connect_p99 > 5ms").value == 5000
+    assert condition("ok_share<99.9%").value == pytest.approx(0.999)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [({}, "nothing would be opened"), ({"rate": 5, "churn": 1}, "churn replaces"),
+     ({"hold": 5, "expect": "all"}, "expect is 'all'"),
+     ({"hold": 5, "expect": "bytes"}, "needs their number"), ({"hold": 5, "expect_line": "x"}, "needs an answer"),
+     ({"hold": 5, "duration": 0}, "duration"), ({"hold": 5, "close": "rst", "half_close": True}, "half_close")],
+)  # fmt: skip
+def test_scenarios_that_do_not_fit_together_say_so(given, says):
+    with pytest.raises(ValueError, match=says):
+        Scenario(**given)
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "198.19.255.1", "::1", "fd00::1"]
+)
+def test_addresses_that_may_be_tested(address):
+    assert is_safe(address)
+    assert Scenario(hold=1, target=(address, 80)).target == (address, 80)
+
+
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "172.32.0.1", "198.20.0.1", "192.0.2.1", "169.254.1.1", "2001:db8::1", "2a00::1"]
+)
+def test_other_addresses_need_the_flag(address):
+    with pytest.raises(ValueError, match="--i-may-test-this-target"):
+        Scenario(hold=1, target=(address, 80))
+    assert Scenario(hold=1, target=(address, 80), may_test_this_target=True)

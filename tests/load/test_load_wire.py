@@ -1,0 +1,216 @@
+"""`fasttcp load` for real: its own server, its own network, real connections. Each test is a process of its own, since
+a process that has entered its private network cannot leave it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+HTTP = ["--http"]
+
+
+def load(*arguments, timeout=60, **more):
+    return subprocess.run(
+        [sys.executable, "-m", "fasttcp", "load", *arguments], capture_output=True, text=True, timeout=timeout, **more
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _possible():
+    if not sys.platform.startswith("linux"):
+        pytest.skip("a TUN device needs Linux")
+    told = load("--hold", "1", "--duration", "10ms", "--json")
+    if told.returncode != 0:
+        pytest.skip(f"no network of its own here: {told.stderr.strip()}")
+
+
+def report(*arguments, **more):
+    told = load(*arguments, "--json", **more)
+    assert told.returncode == 0, told.stderr
+    return json.loads(told.stdout)
+
+
+def clean(told):
+    """Every connection ended well, and none is left."""
+    counts, outcomes = told["counts"], told["outcomes"]
+    assert outcomes == {**dict.fromkeys(outcomes, 0), "ok": counts["opened"]}
+    assert counts["established"] == counts["opened"] > 0
+    assert counts["live"] == counts["connecting"] == counts["closing"] == counts["lost_out"] == 0
+
+
+def test_hold_and_churn_with_answers_counted_by_the_kernel_as_well():
+    told = report("--hold", "500", "--churn", "500", "--duration", "1s", *HTTP)
+    clean(told)
+    assert told["held"]["live"] == 500
+    # The kernel may still have what was just replaced.
+    assert 500 <= told["held"]["kernel_established"] <= 520
+    assert told["counts"]["answered"] == told["counts"]["opened"] > 600
+    assert told["held"]["states"]["TIME_WAIT"] > 100
+    assert told["latency"]["connect"]["count"] == told["counts"]["opened"]
+    assert told["latency"]["close"]["count"] == told["counts"]["opened"]
+    assert 0 < told["latency"]["connect"]["p50_us"] <= told["latency"]["first_byte"]["max_us"]
+
+
+def test_open_model_keeps_its_rate():
+    told = report("--rate", "1000", "--arrivals", "poisson", "--duration", "1s", *HTTP)
+    clean(told)
+    assert 800 < told["counts"]["opened"] < 1200, "1000 expected, 32 is one standard deviation"
+    assert told["held"]["live"] < 200
+
+
+@pytest.mark.parametrize("how", ["fin", "rst", "peer"])
+@pytest.mark.parametrize("version", ["ipv4", "ipv6"])
+def test_ways_to_close(how, version):
+    server = "http-close" if how == "peer" else "http"
+    more = ["--ipv6"] if version == "ipv6" else []
+    told = report("--rate", "400", "--duration", "300ms", "--close", how, "--server", server, *HTTP, *more)
+    clean(told)
+    time_wait = told["samples"][-1]["states"].get("TIME_WAIT", 0)
+    assert time_wait == (told["counts"]["opened"] if how == "fin" else 0), "who closes first has the TIME_WAIT"
+
+
+def test_several_requests_with_think_time_and_numbers_in_them():
+    told = report(
+        "--hold", "20", "--life", "0", "--duration", "500ms", "--server", "echo", "--requests", "3", "--think", "5ms",
+        "--request", r"number {n} and {n} again\n", "--expect", "line", "--expect-line", "^number ([0-9]+) and \\1 again$",
+    )  # fmt: skip
+    clean(told)
+    # The end of the run spares the last 20 what they had still to ask.
+    assert 3 * (told["counts"]["opened"] - 20) <= told["counts"]["answered"] <= 3 * told["counts"]["opened"]
+    assert told["counts"]["opened"] > 40
+
+
+def test_half_close_and_an_answer_that_ends_with_the_close():
+    told = report(
+        "--rate", "200", "--duration", "300ms", "--server", "echo", "--request", "ping", "--half-close", "--expect", "close",
+    )  # fmt: skip
+    clean(told)
+    assert told["counts"]["payload_in"] == 4 * told["counts"]["opened"]
+
+
+def test_an_answer_that_is_not_as_expected():
+    told = report("--rate", "200", "--duration", "300ms", *HTTP, "--expect-line", "^HTTP/1.1 503")
+    assert told["outcomes"]["unexpected"] == told["counts"]["opened"] > 0
+    told = report(
+        "--rate",
+        "200",
+        "--duration",
+        "300ms",
+        "--server",
+        "http-close",
+        "--body",
+        "10",
+        "--request",
+        r"a\r\n\r\n",
+        "--expect",
+        "5000",
+    )
+    assert told["outcomes"]["unexpected"] == told["counts"]["opened"] > 0
+
+
+def test_a_server_that_never_answers_is_timed_out():
+    told = report(
+        "--rate", "200", "--duration", "300ms", "--server", "sink", *HTTP, "--timeout", "100ms", "--grace", "1s"
+    )
+    assert told["outcomes"]["timed_out"] == told["counts"]["opened"] > 0
+
+
+def test_an_empty_pool_of_ports_is_an_outcome():
+    told = report("--rate", "2000", "--duration", "300ms", "--source", "198.19.7.1/32", "--ports", "40000-40099")
+    assert told["outcomes"]["ok"] == 100 and told["ports"] == 100
+    assert told["outcomes"]["port_pool_empty"] > 100
+    assert "source pool" in told["limit"]
+
+
+def test_stages_follow_each_other():
+    told = report("--stage", "300ms:1k/s", "--stage", "300ms:hold", "--stage", "200ms:500/s")
+    clean(told)
+    assert 250 < told["counts"]["opened"] < 450 and told["held"]["live"] == told["counts"]["opened"]
+
+
+def test_a_connection_held_by_a_distribution_of_lifetimes():
+    told = report("--rate", "500", "--duration", "1s", "--life", "exponential:100ms")
+    clean(told)
+    assert 15 < told["held"]["live"] < 110, "500 a second for 100 ms each: 50 at once"
+
+
+def test_conditions_and_exit_statuses():
+    quick = ["--hold", "5", "--duration", "50ms"]
+    failed = load(*quick, "--fail-if", "connect_p50 > 0us", "--fail-if", "errors > 0")
+    assert failed.returncode == 99 and "connect_p50 > 0us" in failed.stderr and "errors" not in failed.stderr
+    assert load(*quick, "--fail-if", "no_such_thing > 0").returncode == 2
+    assert load("--hold", "5", "--close", "politely").returncode == 2
+    refused = load("8.8.8.8:80", "--hold", "5")
+    assert refused.returncode == 2 and "--i-may-test-this-target" in refused.stderr
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_closes_and_a_second_one_resets(presses):
+    # A closed server process leaves FINs unanswered when it is stopped: the close then takes until the second Ctrl-C.
+    child = subprocess.Popen(
+        [sys.executable, "-m", "fasttcp", "load", "--hold", "200", "--duration", "60s", "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(1.5)
+    stopped = []
+    if presses == 2:
+        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(child.pid)], capture_output=True, text=True).stdout
+        stopped = [int(pid) for pid in children.split()]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+    for _ in range(presses):
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.4)
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    out, err = child.communicate(timeout=30)
+    told = json.loads(out)
+    assert child.returncode == 0 and told["interrupted"] == presses, err
+    assert told["seconds"] < 20
+    assert told["outcomes"]["ok" if presses == 1 else "cut_off"] == 200
+
+
+def test_outputs(tmp_path):
+    told = load(
+        "--hold", "50", "--churn", "50", "--duration", "1200ms", *HTTP,
+        "--csv", str(tmp_path / "a.csv"), "--json", str(tmp_path / "a.json"),
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    assert re.search(r"^  ok +\d+ +100.00%", told.stdout, re.M) and "p99.99" in told.stdout
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    assert lines[0].startswith("seconds,phase,live,opened_a_second") and len(lines) >= 3
+    assert json.loads((tmp_path / "a.json").read_text())["outcomes"]["ok"] > 50
+
+
+def test_scenario_file(tmp_path):
+    file = tmp_path / "s.toml"
+    file.write_text(
+        'hold = 30\nduration = "200ms"\nrequest = "a\\r\\n\\r\\n"\nexpect = "content-length"\n'
+        'server = "http"\n[[stage]]\nfor = "300ms"\nhold = "40"\n'
+    )
+    if sys.version_info < (3, 11):
+        assert "3.11" in load("--scenario", str(file)).stderr
+        return
+    told = report("--scenario", str(file))
+    clean(told)
+    assert told["held"]["live"] == 40
+    file.write_text("hodl = 30\n")
+    assert "'hodl' is none of" in load("--scenario", str(file)).stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0 if hasattr(os, "geteuid") else True, reason="only root can become somebody else")
+def test_as_somebody_without_privileges():
+    nobody = {"user": 65534, "group": 65534, "extra_groups": [], "cwd": "/"}
+    try:
+        told = load("--hold", "100", "--churn", "100", "--duration", "500ms", "--json", **nobody)
+    except PermissionError:
+        pytest.skip("nobody may not run this Python")
+    if "No module named" in told.stderr or "user namespace" in told.stderr:
+        pytest.skip(told.stderr.strip().splitlines()[-1])
+    assert told.returncode == 0, told.stderr
+    clean(json.loads(told.stdout))
