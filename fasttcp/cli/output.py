@@ -76,7 +76,8 @@ class _Text(Sink):
 
     def stop(self) -> None:
         self.followed.finish()
-        self.out.write(self.followed.tracker.write(self.form, self.fields))
+        for piece in self.followed.rest(self.form, self.fields):
+            self.out.write(piece)
 
 
 class _Binary(Sink):

@@ -55,6 +55,10 @@ def add_parser(subparsers: Any) -> None:
         "--max-connections", type=_count, default=1 << 22, metavar="N",
         help="live connections that are kept; beyond, the oldest closing ones go first (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--threads", type=_count, default=1, metavar="T",
+        help="2: read packets and write lines in a second thread; the output is the same (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--follow", action="store_true", help="the file still grows: go on until Ctrl-C")
     parser.add_argument("--no-summary", action="store_true", help="connections only")
 
@@ -74,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         followed = track(
             args.files if len(args.files) > 1 else args.files[0], profile=args.profile, checksums=args.checksums,
             tunnels=not args.no_tunnels, max_connections=args.max_connections, follow=args.follow, where=args.where,
-            interim=args.interim,
+            interim=args.interim, threads=args.threads,
         )  # fmt: skip
         with opened(args.output, form, args.files) as out:
             progress = _Progress(followed, args.output)

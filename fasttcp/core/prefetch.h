@@ -63,4 +63,10 @@ static inline uint64_t load64(const void *p)
     return x;
 }
 
+/* What is left of a loaded word without its first 2 * half bits in memory, moved to the front; zeros behind. */
+static inline uint64_t rest_of_word(uint64_t word, uint32_t half)
+{
+    return FASTTCP_BIG_ENDIAN ? word << half << half : word >> half >> half;
+}
+
 #endif

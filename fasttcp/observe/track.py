@@ -5,11 +5,17 @@ from __future__ import annotations
 import glob
 import os
 import time
+import weakref
+from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
+from fasttcp.core.segments import SegmentBatch
 from fasttcp.errors import CaptureError
+from fasttcp.observe.ahead import ReadAhead
 from fasttcp.observe.columns import EntryStream
+from fasttcp.observe.helper import Helper, Job
 from fasttcp.observe.logs import head
 from fasttcp.observe.tracker import Connection, Tracker
 from fasttcp.packets.damage import Damage
@@ -23,6 +29,7 @@ __all__ = ["Track", "track"]
 CHUNK = 1 << 18  # segments between two looks at signals and at the progress: some 10 ms
 FOLLOW_SECONDS = 0.2  # between two looks at whether a file has grown
 ENTRIES = 1 << 13  # entries that wait at most, about 3 MB
+PIECES = 8  # pieces of a log that wait for the second thread, some 1 ms each
 
 
 def track(
@@ -36,6 +43,7 @@ def track(
     follow: bool = False,
     where: str = "",
     interim: float | None = None,
+    threads: int = 1,
 ) -> Track:
     """Follow every TCP connection of a capture: ``for connection in track("capture.pcap"): ...``
 
@@ -64,6 +72,10 @@ def track(
     interim : float or None
         Seconds of the capture's time: at every so many, a connection that has lived that long and goes on comes out as
         well, with "interim" as its `end`.
+    threads : int
+        2: a second thread reads the packets ahead and writes the lines of a log, while the first one follows the
+        connections. The results are the same, in the same order. Of use for whole files; a stream, `follow` and
+        `interim` do with one. More than 2 are not used.
 
     Returns
     -------
@@ -87,6 +99,8 @@ def track(
         raise ValueError(f"checksums: expected 'validate' or 'ignore', got {checksums!r}")
     if interim is not None and not 1e-3 <= interim <= 1e9:
         raise ValueError(f"interim: {interim!r} is not between 0.001 and 1,000,000,000 seconds")
+    if threads < 1:
+        raise ValueError(f"threads: {threads!r} is less than 1")
     chosen = find_profile(profile)
     ignore = checksums == "ignore"
     if chosen.ignore_checksums != ignore:
@@ -94,6 +108,7 @@ def track(
     return Track(
         _sources(source), chosen, checksums=checksums, tunnels=tunnels, max_connections=max_connections, seed=seed,
         follow=follow, where=where, interim_ns=0 if interim is None else round(interim * 1e9),
+        threads=threads,
     )  # fmt: skip
 
 
@@ -118,7 +133,7 @@ class Track:
 
     def __init__(
         self, sources: list[Any], profile: Profile, *, checksums: str, tunnels: bool, max_connections: int,
-        seed: int | None, follow: bool, where: str, interim_ns: int,
+        seed: int | None, follow: bool, where: str, interim_ns: int, threads: int,
     ) -> None:  # fmt: skip
         self.damages: list[Damage] = []
         self.failures: list[Exception] = []
@@ -133,6 +148,11 @@ class Track:
         self.tracker = Tracker(profile, max_connections=max_connections, seed=seed)
         self.tracker.keep(where)
         self._sources = self._in_order(sources)
+        self._helper = Helper("fasttcp track") if threads > 1 and not follow and not interim_ns else None
+        if self._helper is not None:
+            weakref.finalize(self, self._helper.dismiss)
+        self._ahead: ReadAhead | None = None
+        self._pieces: deque[Job] = deque()
         self._connections: Iterator[Connection] | None = None
         self._next_source()
 
@@ -158,8 +178,20 @@ class Track:
         if first:
             yield first.encode()
         for _ in self.steps():
-            if self.tracker.waiting or self.quiet:
-                yield self.tracker.write(form, chosen)
+            if self._helper is None:
+                if self.tracker.waiting or self.quiet:
+                    yield self.tracker.write(form, chosen)
+                continue
+            if self.tracker.waiting:
+                self._pieces.append(self._helper.give(partial(self.tracker.detach().write, form, chosen)))
+            while self._pieces and (self._pieces[0].done or len(self._pieces) > PIECES):
+                yield self._pieces.popleft().wait()
+        yield from self._written()
+
+    def rest(self, form: str = "zeek", fields: Iterable[str] | None = None) -> Iterator[bytes]:
+        """After an interruption of `lines` and `finish`: what it has not yielded yet."""
+        yield from self._written()
+        yield self.tracker.write(form, fields)
 
     def arrow(self, fields: Iterable[str] | None = None, *, steps: Iterable[None] | None = None) -> EntryStream:
         """The connections as an Arrow stream: pyarrow, polars, DuckDB and pandas take it where they take a table.
@@ -176,6 +208,8 @@ class Track:
             try:
                 if self._interim_ns:
                     more = self.tracker.feed_interim(self.reader, CHUNK, ENTRIES, self._interim_ns)
+                elif self._ahead is not None:
+                    more = self._apply(self._ahead.next())
                 else:
                     more = self.tracker.feed(self.reader, CHUNK, ENTRIES)
             except CaptureError as unreadable:  # its link types are unknown, which the end of a pcapng shows
@@ -193,6 +227,8 @@ class Track:
             yield
         self.tracker.finish()
         yield
+        if self._helper is not None:
+            self._helper.dismiss()
 
     def next_reader(self) -> None:
         """Close the capture at hand and open the one that follows it; `reader` is None when there is none."""
@@ -201,6 +237,9 @@ class Track:
 
     def finish(self) -> None:
         """Read no further: every live connection becomes an entry in `tracker`, with the states that it has."""
+        if self._ahead is not None:
+            for batch in self._ahead.rest():
+                self.tracker.apply(batch)
         self._close_reader()
         self._sources = []
         self.tracker.finish()
@@ -229,6 +268,15 @@ class Track:
         return self.tracker.states()
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _apply(self, batch: SegmentBatch | None) -> bool:
+        if batch is not None:
+            self.tracker.apply(batch)
+        return batch is not None
+
+    def _written(self) -> Iterator[bytes]:
+        while self._pieces:
+            yield self._pieces.popleft().wait()
 
     def _each(self) -> Iterator[Connection]:
         for _ in self.steps():
@@ -269,11 +317,16 @@ class Track:
                     raise
                 self.failures.append(failure)
             else:
+                if self._helper is not None and _is_whole(source):
+                    self._ahead = ReadAhead(self.reader, self._helper)
                 return
 
     def _close_reader(self) -> None:
         if self.reader is None:
             return
+        if self._ahead is not None:
+            self._ahead.rest()  # nothing, but after a failure; the reader may not be closed under the helper
+            self._ahead = None
         reader, self.reader = self.reader, None
         for name, value in reader.counters().items():
             self._counters[name] = self._counters.get(name, 0) + value
@@ -281,6 +334,13 @@ class Track:
             self.damages.append(reader.damage)
         reader.close()
         self._done += 1
+
+
+def _is_whole(source: Any) -> bool:
+    """All of it is there already: reading never waits, so it may be done ahead."""
+    if isinstance(source, (str, os.PathLike)):
+        return source != "-" and os.path.isfile(source)
+    return isinstance(source, (bytes, bytearray, memoryview))
 
 
 class _Found(str):

@@ -15,6 +15,11 @@ cdef enum:
 cdef class Connection:
     cdef Entry entry
 
+cdef class Sheaf:
+    cdef Entry *entries         # owned; those from `first` on belong to it
+    cdef size_t first
+    cdef size_t count
+
 cdef class Tracker:
     cdef readonly ConnectionTable table
     cdef Journal journal

@@ -6,6 +6,7 @@ connections; entries wait only until the next `take` or `write`.
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from fasttcp.core.address cimport format_address
@@ -27,7 +28,7 @@ from fasttcp.observe.journal import CONN_STATES, ENDS
 from fasttcp.observe.where import compile_filter
 from fasttcp.spec import State
 
-__all__ = ["Connection", "Tracker"]
+__all__ = ["Connection", "Sheaf", "Tracker"]
 
 cdef tuple _ENDS = tuple(ENDS)
 cdef tuple _STATES = tuple(State)
@@ -352,26 +353,36 @@ cdef class Tracker:
 
     def write(self, str form, fields=None):
         """The entries that wait as lines of a log (`logs.FORMATS`), bytes."""
-        cdef Text text
         cdef Layout layout
-        cdef size_t i
-        text.data = NULL
-        text.size = text.room = 0
-        text.failed = False
         layout_open(&layout, form, fields)
         _enter(self)
-        with nogil:
-            _sift(self)
-            for i in range(self.taken, self.journal.n_entries):
-                put_entry(&text, &layout, &self.journal.entries[i])
-            _empty(self)
-        self.busy = False
         try:
-            if text.failed:
-                raise MemoryError(f"no memory for a log of {text.room} bytes")
-            return text.data[:text.size] if text.size else b""
+            _sift(self)
+            return lines_of(self.journal.entries + self.taken, self.journal.n_entries - self.taken, &layout)
         finally:
-            text_free(&text)
+            _empty(self)
+            self.busy = False
+
+    def detach(self):
+        """The entries that wait, as a `Sheaf` that may be written elsewhere while this tracker goes on."""
+        cdef Sheaf sheaf = Sheaf.__new__(Sheaf)
+        cdef Entry *fresh
+        _enter(self)
+        try:
+            _sift(self)
+            if self.journal.n_entries == 0:
+                return sheaf
+            fresh = <Entry *>malloc(self.journal.entries_room * sizeof(Entry))
+            if fresh == NULL:
+                raise MemoryError(f"no memory for {self.journal.entries_room} entries")
+            sheaf.entries = self.journal.entries
+            sheaf.first = self.taken
+            sheaf.count = self.journal.n_entries
+            self.journal.entries = fresh
+            self.journal.n_entries = self.taken = self.sifted = 0
+        finally:
+            self.busy = False
+        return sheaf
 
     def tallies(self):
         """What was counted so far: the table's tallies, and of the entries made "gap_bytes", missed in them."""
@@ -393,6 +404,42 @@ cdef class Tracker:
             (format_address(self.journal.hosts[i].addr), self.journal.hosts[i].wrong, self.journal.hosts[i].right)
             for i in range(self.journal.n_hosts)
         ]
+
+
+cdef class Sheaf:
+    """Entries that have left their tracker, made by `Tracker.detach`; they go when it goes."""
+
+    def __dealloc__(self):
+        cdef size_t i
+        for i in range(self.first, self.count):
+            entry_free(&self.entries[i])
+        free(self.entries)
+
+    def __len__(self):
+        return self.count - self.first
+
+    def write(self, str form, fields=None):
+        """They as lines of a log (`logs.FORMATS`), bytes. The GIL is released."""
+        cdef Layout layout
+        layout_open(&layout, form, fields)
+        return lines_of(self.entries + self.first, self.count - self.first, &layout)
+
+
+cdef bytes lines_of(const Entry *entries, size_t n, const Layout *layout):
+    cdef Text text
+    cdef size_t i
+    text.data = NULL
+    text.size = text.room = 0
+    text.failed = False
+    with nogil:
+        for i in range(n):
+            put_entry(&text, layout, &entries[i])
+    try:
+        if text.failed:
+            raise MemoryError(f"no memory for a log of {text.room} bytes")
+        return text.data[:text.size] if text.size else b""
+    finally:
+        text_free(&text)
 
 
 cdef int _enter(Tracker self) except -1:

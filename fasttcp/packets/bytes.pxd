@@ -4,6 +4,8 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from fasttcp.core.prefetch cimport load64, rest_of_word
+
 
 cdef inline uint32_t be16(const uint8_t* p) noexcept nogil:
     return (<uint32_t>p[0] << 8) | p[1]
@@ -30,31 +32,43 @@ cdef inline uint32_t get32(const uint8_t* p, bint big) noexcept nogil:
     return be32(p) if big else le32(p)
 
 
-# The checksum of RFC 1071 does not care for byte order (its section 2(B)), so words are added as the machine reads
-# them. Four bytes at a time into 64 bits need no carry, and compilers turn the loop into vector additions; memcpy
-# because packets are not aligned.
+# The checksum of RFC 1071 does not care for byte order nor for the width of the words (its section 2(B) and (C)), so
+# they are added as the machine reads them, eight bytes at a time, with the carry added back in. What is left is read as
+# the end of the last eight bytes and shifted, without a branch on its length: that cannot be predicted.
 cdef inline uint64_t sum_bytes(const uint8_t* p, size_t n) noexcept nogil:
+    """At most 33 bits, so that some of them may be added up."""
     cdef uint64_t total = 0
-    cdef uint32_t word
-    cdef size_t i
-    cdef size_t words = n >> 2
-    for i in range(words):
-        memcpy(&word, p + 4 * i, 4)
+    cdef uint64_t word
+    cdef const uint8_t* end = p + n
+    if n < 8:
+        memcpy(&total, p, n)                    # padded with zeros (RFC 1071 section 1)
+        return <uint32_t>total + (total >> 32)
+    while end - p >= 16:
+        word = load64(p)
         total += word
-    if n & 3:
-        word = 0
-        memcpy(&word, p + 4 * words, n & 3)     # the rest, padded with zeros (RFC 1071 section 1)
+        total += total < word
+        word = load64(p + 8)
         total += word
-    return total
+        total += total < word
+        p += 16
+    if end - p >= 8:
+        word = load64(p)
+        total += word
+        total += total < word
+        p += 8
+    # half the bits that have been added already; twice, because a shift by 64 is not defined
+    word = rest_of_word(load64(end - 8), <uint32_t>(8 - (end - p)) * 4)
+    total += word
+    total += total < word
+    return <uint32_t>total + (total >> 32)
 
 
 cdef inline bint sums_up(uint64_t total) noexcept nogil:
-    """Whether a sum that took in the checksum itself is right, which is to say all ones."""
-    total = <uint32_t>total + (total >> 32)
-    total = (total & 0xFFFF) + (total >> 16)
-    total = (total & 0xFFFF) + (total >> 16)
-    total = (total & 0xFFFF) + (total >> 16)
-    return total == 0xFFFF
+    """Whether a sum that took in the checksum itself is right: all ones when it is folded into 16 bits.
+
+    Folding keeps the remainder by 2^16 - 1, and only 0 folds to 0; compilers make a multiplication of this.
+    """
+    return total % 0xFFFF == 0 and total != 0
 
 
 cdef inline uint64_t in_sum(uint32_t value) noexcept nogil:

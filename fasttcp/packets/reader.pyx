@@ -10,18 +10,20 @@ No state of TCP, no clock: times are the capture's own.
 import mmap
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
 from fasttcp.core.layout cimport Segment
 from fasttcp.core.prefetch cimport prefetch_read
 from fasttcp.core.segments cimport SegmentBatch
+from fasttcp.packets.bytes cimport le32
 from fasttcp.packets.capture cimport (
     FORMAT_PCAP, HEAD_BYTES, STEP_FAULT, STEP_MORE, STEP_PACKET, Frame, Walker, begin, finish, next_frame, offset_of,
 )
-from fasttcp.packets.decode cimport decode, start_decoder, stop_decoder
+from fasttcp.packets.decode cimport decode, decode_plain, start_decoder, stop_decoder
 from fasttcp.packets.layers cimport IS_SEGMENT, LINK_UNKNOWN, N_VERDICTS, Decoder
-from fasttcp.packets.link cimport link_is_known
+from fasttcp.packets.link cimport LINKTYPE_ETHERNET, link_is_known
 
 from fasttcp.core.segments import SegmentBatch as Batch
 from fasttcp.errors import CaptureError, SegmentError, WrongThread
@@ -54,6 +56,44 @@ cdef inline void _run_ahead(const uint8_t* p, uint32_t captured) noexcept nogil:
         at += 64
 
 
+cdef inline Py_ssize_t _fill_plain(Feed* feed, Segment* out, Py_ssize_t room) noexcept nogil:
+    """Decodes the records that come next as long as they are plain, which is what most captures consist of: pcap of
+    this byte order, whole in the window, short enough, and decode_plain knows what it is."""
+    cdef Walker* w = &feed.walker
+    cdef Decoder* d = &feed.decoder
+    cdef const uint8_t* p = w.p
+    cdef const uint8_t* frame
+    cdef uint32_t captured, wire
+    cdef uint32_t header = w.record_header
+    cdef uint32_t largest = w.largest
+    cdef int64_t fraction_ns = w.fraction_ns
+    cdef bint validate = d.validate
+    cdef Py_ssize_t n = 0
+    while n < room:
+        if w.end - p < <ptrdiff_t>header:
+            break
+        captured = le32(p + 8)
+        wire = le32(p + 12)
+        frame = p + header
+        if captured > largest or w.end - frame < <ptrdiff_t>captured:
+            break
+        if captured <= 256:
+            prefetch_read(p + AHEAD)
+            prefetch_read(p + AHEAD + 64)
+        elif not validate and captured < AHEAD:
+            _run_ahead(frame, captured)
+        if not decode_plain(
+                d, frame, captured, max(wire, captured),
+                <int64_t>le32(p) * 1_000_000_000 + le32(p + 4) * fraction_ns, out + n):
+            break
+        p = frame + captured
+        n += 1
+    w.p = p
+    w.packets += n
+    d.counts[IS_SEGMENT] += n
+    return n
+
+
 cdef inline Py_ssize_t _fill(Feed* feed, Segment* out, Place* places, Py_ssize_t room) noexcept nogil:
     """Decodes frames of the window until `room` segments are there or the window has no more; feed.step says which."""
     cdef Walker* w = &feed.walker
@@ -61,9 +101,14 @@ cdef inline Py_ssize_t _fill(Feed* feed, Segment* out, Place* places, Py_ssize_t
     cdef Frame f = feed.frame
     cdef Py_ssize_t n = 0
     cdef int verdict
+    cdef bint plain = w.format == FORMAT_PCAP and not w.big and w.link == LINKTYPE_ETHERNET and places == NULL
     feed.step = STEP_PACKET
     while n < room:
         if not d.resume:
+            if plain:
+                n += _fill_plain(feed, out + n, room - n)
+                if n == room:
+                    break
             feed.step = next_frame(w, &f)
             if feed.step != STEP_PACKET:
                 break
