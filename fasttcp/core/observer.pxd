@@ -14,7 +14,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from fasttcp.core.layout cimport Segment, ns_t, row_t, tick_t
+from fasttcp.core.layout cimport OPT_WSCALE, ROW_SCALED_0, ROW_SHIFT_0, Row, Segment, ns_t, row_t, tick_t
 from fasttcp.core.seat cimport Engine
 from fasttcp.core.verdicts cimport (
     V_CHANGED, V_DUPLICATE, V_FULL, V_GAP, V_ILLEGAL, V_LATE, V_NEW, V_PARTIAL, V_REPLACED, V_RETRANSMITTED, V_STRAY,
@@ -28,6 +28,19 @@ cdef enum:
 cdef enum:
     ROW_BLANK = 0x0040              # nothing but RSTs, illegal and damaged segments were seen: no state is known yet
     ROW_ONE_ISN = 0x0080            # of the side whose SYN was not seen, no sequence number is known at all
+
+cdef enum:
+    NO_SHIFT = 15                   # in the shift bits of a side whose SYN carried no window scale option
+    MAX_SHIFT = 14                  # RFC 7323 section 2.3
+
+
+cdef inline void learn_scale(Row *line, int side, const Segment *segment) noexcept nogil:
+    """The window scale that a SYN of `side` offers, and that it was seen."""
+    cdef uint32_t at = ROW_SHIFT_0 + 4 * side
+    cdef uint32_t shift = min(<uint32_t>segment.wscale, <uint32_t>MAX_SHIFT)
+    shift = shift if segment.options & OPT_WSCALE else NO_SHIFT
+    line.flags = <uint16_t>((line.flags & ~(15 << at | ROW_ONE_ISN)) | (shift << at) | (ROW_SCALED_0 << side))
+
 
 cdef struct Verdict:                # of one segment: what apply() writes for it, 8 bytes
     row_t    row                    # NO_ROW when it belongs to none

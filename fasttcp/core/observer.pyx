@@ -1,16 +1,17 @@
 """The observer seat; see observer.pxd for what it promises."""
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.string cimport memset
 
 from fasttcp.core.hash cimport Key, key_observed
 from fasttcp.core.layout cimport (
-    ACK, FIN, NO_ROW, OPT_WSCALE, ROW_PARTIAL, ROW_SCALED_0, ROW_SHIFT_0, ROW_SIDE_1_OPENED, ROW_SYN_PENDING, RST, SYN,
+    ACK, FIN, NO_ROW, ROW_PARTIAL, ROW_SCALED_0, ROW_SHIFT_0, ROW_SIDE_1_OPENED, ROW_SYN_PENDING, RST, SYN,
     Half, Observed, Row, Segment, ns_t, row_t, seq_le, seq_lt, seq_t, tick_t,
 )
 from fasttcp.core.names cimport (
     A_START_2MSL, E_ABORT, E_CLOSE, E_CROSSED_FIN, E_CROSSED_SYN, E_EVICTED, E_OPEN_ACTIVE, E_OPEN_PASSIVE,
     E_PICKED_UP, E_RCV_ACK_OF_FIN, E_RCV_ACK_OF_SYN, E_RCV_FIN, E_RCV_FIN_AGAIN, E_RCV_RST, E_RCV_SYN, E_RCV_SYN_ACK,
-    E_REPLACED, E_TIMEOUT_2MSL, E_TIMEOUT_IDLE, S_CLOSE_WAIT, S_CLOSED, S_CLOSING, S_ESTABLISHED, S_FIN_WAIT_1,
+    E_REPLACED, E_TIMEOUT_2MSL, E_TIMEOUT_IDLE, N_STATES, S_CLOSE_WAIT, S_CLOSED, S_CLOSING, S_ESTABLISHED, S_FIN_WAIT_1,
     S_FIN_WAIT_2, S_LAST_ACK, S_LISTEN, S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT,
 )
 from fasttcp.core.seat cimport fire
@@ -20,12 +21,13 @@ from fasttcp.core.store cimport (
     store_behind, store_cold, store_deadline_ns, store_disarm, store_evict_candidate, store_find, store_in_use,
     store_insert, store_overdue, store_peek, store_prefetch, store_prefetch_remove, store_remove, store_see,
 )
+from fasttcp.core.usual cimport (
+    EVIDENCE, EV_COVERS, EV_FIN, EV_SYN_ACK, USUAL, USUAL_ARMS, USUAL_ASKS_SYN, USUAL_VERDICT, usual_at, usual_segment,
+)
 
 cdef enum:
     RING = 64                   # keys between their hash and their use: more than 2 * BATCH
     WORTHLESS = V_VOID | V_ILLEGAL
-    NO_SHIFT = 15               # in the shift bits of a side whose SYN carried no window scale option
-    MAX_SHIFT = 14              # RFC 7323 section 2.3
     DUE_BATCH = 32
     SEGMENT_BUDGET = 4096       # timers that one segment may have to look at; the rest waits for the next one
     # A full table lets go of the oldest that is over (TIME_WAIT, or reset), then of the oldest half-open, then of the
@@ -272,11 +274,7 @@ cdef void enter(Observer *o, row_t row, int s, const Segment *segment) noexcept 
 
 cdef void learn_syn(Row *line, int side, const Segment *segment) noexcept nogil:
     """What a SYN says once: the sequence number, the window and its scale."""
-    cdef uint32_t shift = NO_SHIFT
-    cdef uint32_t at = ROW_SHIFT_0 + 4 * side
-    if segment.options & OPT_WSCALE:
-        shift = segment.wscale if segment.wscale <= MAX_SHIFT else MAX_SHIFT
-    line.flags = <uint16_t>((line.flags & ~(15 << at | ROW_ONE_ISN)) | (shift << at) | (ROW_SCALED_0 << side))
+    learn_scale(line, side, segment)
     line.seat.half[side].snd_nxt = segment.seq + 1 + segment.payload
     line.seat.half[1 - side].rcv_nxt = segment.seq  # what the other acknowledges is told apart from here on
 
@@ -513,6 +511,18 @@ cdef inline uint16_t see_ack(Observer *o, row_t row, int s, const Segment *segme
     return verdict | V_CHANGED
 
 
+cdef inline uint16_t see_opened(
+    Observer *o, row_t row, int s, const Segment *segment, uint32_t *actions
+) noexcept nogil:
+    """A segment without SYN and RST: what it proves of the handshake, then what it says."""
+    cdef const Row *line = &o.engine.table.rows[row]
+    if not opening(line.state[0]) and not opening(line.state[1]):
+        return see_ack(o, row, s, segment, actions)
+    if not infer_handshake(o, row, s, segment):
+        return V_SUSPECT
+    return V_CHANGED | see_ack(o, row, s, segment, actions)
+
+
 cdef inline bint is_twin(const Observer *o, const Row *line, int s, const Segment *segment) noexcept nogil:
     """The same packet once more, from a second tap (case 62): nothing differs, and no host repeats so soon."""
     return (
@@ -534,13 +544,15 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
     cdef uint16_t verdict = 0
     cdef uint16_t flags = segment.flags & (SYN | RST | FIN | ACK)
     cdef uint32_t actions = 0
-    cdef bint known, entered, proves
+    cdef bint known
     cdef ns_t deadline
 
     o.tallies.segments += 1
     store_see(t, segment.time_ns)
     if store_behind(t):
         observer_advance(o, segment.time_ns, SEGMENT_BUDGET)
+    if o.engine.trace.steps == NULL and usual_segment(o, USUALLY, key, segment, out):
+        return
     if segment.time_ns < t.now_ns:
         verdict |= V_LATE                           # time never goes back inside a table (case 61)
         o.tallies.late += 1
@@ -575,21 +587,15 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
         o.tallies.stray += 1
     elif flags & RST:
         verdict |= see_rst(o, row, s, segment)
+    elif line.flags & ROW_BLANK:
+        enter(o, row, s, segment)
+        verdict |= V_CHANGED
+        if not flags & SYN:
+            verdict |= see_opened(o, row, s, segment, &actions)
+    elif flags & SYN:
+        verdict |= see_syn_ack(o, row, s, segment) if flags & ACK else see_syn(o, row, s, segment)
     else:
-        entered = (line.flags & ROW_BLANK) != 0
-        if entered:
-            enter(o, row, s, segment)
-            verdict |= V_CHANGED
-        if flags & SYN:
-            if not entered:
-                verdict |= see_syn_ack(o, row, s, segment) if flags & ACK else see_syn(o, row, s, segment)
-        else:
-            proves = True
-            if opening(line.state[0]) or opening(line.state[1]):
-                proves = infer_handshake(o, row, s, segment)
-                verdict |= V_CHANGED if proves else V_SUSPECT
-            if proves:
-                verdict |= see_ack(o, row, s, segment, &actions)
+        verdict |= see_opened(o, row, s, segment, &actions)
 
     if verdict & V_RETRANSMITTED:
         if is_twin(o, line, s, segment):
@@ -617,11 +623,16 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
             if deadline != KEEP_TIMER:
                 store_arm_ns(t, row, deadline)
             return
+    if counts_from_now(line, verdict, actions):
+        arm(o, row)
+
+
+cdef inline bint counts_from_now(const Row *line, uint16_t verdict, uint32_t actions) noexcept nogil:
+    """Whether this segment moves the row's timer."""
     if line.state[0] == S_TIME_WAIT or line.state[1] == S_TIME_WAIT:
-        if actions & A_START_2MSL:                  # nothing else moves the end of the wait
-            arm(o, row)
-    elif line.state[0] + line.state[1] != 0 or verdict & (V_CHANGED | V_NEW):
-        arm(o, row)                                 # silence counts; after a reset only the reset itself does
+        return actions & A_START_2MSL != 0          # nothing else moves the end of the wait
+    # Silence counts; after a reset only the reset itself does.
+    return line.state[0] + line.state[1] != 0 or verdict & (V_CHANGED | V_NEW) != 0
 
 
 cdef inline bint is_illegal(uint16_t flags) noexcept nogil:
@@ -654,6 +665,79 @@ cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcep
     cdef Key key
     key_observed(&key, segment, &o.engine.table.hash_key)
     step(o, &key, segment, verdict)
+
+
+# ---- what usual segments come to -------------------------------------------------------------------------------------
+
+cdef uint32_t USUALLY[EVIDENCE << 9]
+
+
+cdef void usual_learn() noexcept nogil:
+    """Fill the table of usual.pxd: show every kind of usual segment, in every pair of states, to the general path."""
+    cdef Observer o
+    cdef Row line
+    cdef Observed cold
+    cdef int s, sender, receiver
+    cdef uint32_t evidence, pair, found
+    memset(&o, 0, sizeof(Observer))
+    o.engine.table.rows = &line
+    o.engine.table.cold = <char *>&cold
+    o.engine.table.cold_stride = sizeof(Observed)
+    for evidence in range(<uint32_t>EVIDENCE):
+        for s in range(2):
+            for sender in range(N_STATES):
+                for receiver in range(N_STATES):
+                    if evidence == EV_SYN_ACK:
+                        if sender != S_SYN_RCVD or receiver != S_SYN_SENT:
+                            continue
+                    # These would infer what was not captured.
+                    elif opening(<uint8_t>sender) or receiver == S_SYN_SENT:
+                        continue
+                    elif receiver == S_SYN_RCVD and not evidence & EV_COVERS:
+                        continue
+                    pair = <uint32_t>(receiver << 4 | sender) if s else <uint32_t>(sender << 4 | receiver)
+                    found = usual_try(&o, evidence, s, pair, 0)
+                    if found == usual_try(&o, evidence, s, pair, 100):
+                        USUALLY[usual_at(evidence, s, pair)] = found
+
+
+cdef uint32_t usual_try(Observer *o, uint32_t evidence, int s, uint32_t pair, uint32_t payload) noexcept nogil:
+    """What comes of one segment of side s on the row of a table that has no other: an entry, 0 if it is not usual."""
+    cdef Row *line = &o.engine.table.rows[0]
+    cdef Segment g
+    cdef uint32_t actions = 0
+    cdef uint16_t verdict
+    cdef seq_t here = 1000000, there = 5000000
+    memset(line, 0, sizeof(Row))
+    memset(observed(o, 0), 0, sizeof(Observed))
+    memset(&g, 0, sizeof(Segment))
+    line.state[0] = <uint8_t>(pair >> 4)
+    line.state[1] = pair & 0xF
+    line.flags = ROW_SCALED_0 << (s ^ 1)
+    line.seat.half[s].snd_nxt = line.seat.half[s ^ 1].rcv_nxt = here
+    line.seat.half[s ^ 1].snd_nxt = line.seat.half[s].rcv_nxt = there
+    line.seat.half[0].window = line.seat.half[1].window = 1000
+    observed(o, 0).isn[s ^ 1] = there - 1
+    g.seq = here
+    g.ack = there if evidence & (EV_COVERS | EV_SYN_ACK) else there - 10
+    g.payload = payload
+    if evidence == EV_SYN_ACK:
+        g.flags = SYN | ACK
+        verdict = see_syn_ack(o, 0, s, &g)
+    else:
+        g.flags = ACK | (FIN if evidence & EV_FIN else 0)
+        verdict = see_opened(o, 0, s, &g, &actions)
+    if verdict & ~<uint16_t>V_CHANGED or o.engine.never != 0:
+        o.engine.never = 0
+        return 0
+    return (
+        <uint32_t>line.state[0] << 4 | line.state[1] | USUAL | <uint32_t>verdict << USUAL_VERDICT
+        | (USUAL_ARMS if counts_from_now(line, verdict, actions) else 0)
+        | (USUAL_ASKS_SYN if evidence != EV_SYN_ACK and (pair >> (4 if s else 0) & 0xF) == S_SYN_RCVD else 0)
+    )
+
+
+usual_learn()
 
 
 cdef inline size_t numbered(const uint32_t *at, size_t i) noexcept nogil:

@@ -143,17 +143,22 @@ cdef inline bint store_in_use(const Table *t, row_t row) noexcept nogil:
 
 # -------------------------------------------------------------------------------------------------------------- states
 
-cdef inline void store_set_state(Table *t, row_t row, int side, uint8_t state) noexcept nogil:
-    """The one function that changes a state."""
+cdef inline void store_set_states(Table *t, row_t row, uint8_t state_0, uint8_t state_1) noexcept nogil:
+    """The one function that changes states. No branch on whether anything changes: nobody could predict it."""
     cdef Row *r = &t.rows[row]
     cdef uint32_t before = <uint32_t>r.state[0] << 4 | r.state[1]
-    cdef uint32_t after
-    r.state[side] = state
-    after = <uint32_t>r.state[0] << 4 | r.state[1]
+    cdef uint32_t after = <uint32_t>state_0 << 4 | state_1
+    r.state[0] = state_0
+    r.state[1] = state_1
     t.pairs[before] -= 1
     t.pairs[after] += 1
     if t.links != NULL and t.class_of[before] != t.class_of[after]:
         store_reclass(t, row, t.class_of[before], t.class_of[after])
+
+
+cdef inline void store_set_state(Table *t, row_t row, int side, uint8_t state) noexcept nogil:
+    cdef const Row *r = &t.rows[row]
+    store_set_states(t, row, r.state[0] if side else state, state if side else r.state[1])
 
 
 # -------------------------------------------------------------------------------------------------------------- timers
