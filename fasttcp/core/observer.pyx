@@ -371,6 +371,12 @@ cdef uint16_t see_syn_ack(Observer *o, row_t row, int s, const Segment *segment)
     if not syn_seen(line, s):
         learn_syn_late(line, s, segment)
         return 0
+    if line.state[s] == S_SYN_SENT and line.state[r] == S_SYN_RCVD and not syn_seen(line, r):
+        # It answers a SYN that was not captured: they have crossed.
+        cold.isn[r] = segment.ack - 1
+        receiver.snd_nxt = segment.ack
+        fire(&o.engine, row, r, E_CROSSED_SYN, segment, segment.time_ns)
+        fire(&o.engine, row, s, E_RCV_SYN, segment, segment.time_ns)
     if line.state[r] == S_SYN_RCVD and segment.ack == receiver.snd_nxt:     # simultaneous open, figure 7
         line.seat.half[s].rcv_nxt = segment.ack
         fire(&o.engine, row, r, E_RCV_ACK_OF_SYN, segment, segment.time_ns)
@@ -642,6 +648,12 @@ cdef bint begins_anew(Observer *o, row_t row, int s, const Segment *segment, uin
         return not is_isn(o, row, s, segment.seq)
     if observer_over(o, row):
         return not is_isn(o, row, s, segment.seq)               # case 51; the same SYN again is case 50
+    # A SYN that was taken for a crossing one is answered from another number: the first SYN had been given up.
+    if (
+        line.state[0] == S_SYN_RCVD and line.state[1] == S_SYN_RCVD and segment.flags & ACK and syn_seen(line, s)
+        and not is_isn(o, row, s, segment.seq) and segment.ack == line.seat.half[1 - s].snd_nxt
+    ):
+        return True
     return (                                                        # case 52
         (segment.flags & ACK) != 0
         and (line.flags & ROW_SYN_PENDING) != 0
