@@ -375,6 +375,7 @@ cdef uint16_t see_syn_ack(Observer *o, row_t row, int s, const Segment *segment)
         # It answers a SYN that was not captured: they have crossed.
         cold.isn[r] = segment.ack - 1
         receiver.snd_nxt = segment.ack
+        line.flags &= ~<uint16_t>ROW_ONE_ISN
         fire(&o.engine, row, r, E_CROSSED_SYN, segment, segment.time_ns)
         fire(&o.engine, row, s, E_RCV_SYN, segment, segment.time_ns)
     if line.state[r] == S_SYN_RCVD and segment.ack == receiver.snd_nxt:     # simultaneous open, figure 7
