@@ -192,13 +192,13 @@ class Life:
         return tuple(states) if tap.summary(handle)["orig_port"] == PORTS[0] else tuple(reversed(states))
 
     def gave_up_a_syn(self, side, tap):
-        """Whether the connection that the tap sees began with a SYN of that side, and another was sent since."""
+        """Whether that side has sent another SYN since the connection that the tap sees began."""
         handle = self.seen(tap)
         if handle is None:
             return False
         summary = tap.summary(handle)
         began = summary["orig_isn" if summary["orig_port"] == PORTS[side] else "resp_isn"]
-        sent = [fate.seq for fate in self.wire.fates if fate.side == side and fate.flags == SYN and fate.tapped_ns]
+        sent = [fate.seq for fate in self.wire.fates if fate.side == side and fate.flags & SYN and fate.tapped_ns]
         return began in sent and sent[-1] != began
 
     def answered(self, side, tap):
@@ -243,9 +243,6 @@ class Life:
         if self.opening:
             self.opening = False
             self.lives.append(len(self.wire.fates))
-            for each in (0, 1):
-                self.last_end(each)
-                self.ends[each].clear()
 
     def listen(self, side, on):
         if on and self.listeners[side] is None:

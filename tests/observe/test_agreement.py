@@ -26,7 +26,9 @@ TOLERATED = {
     "lost before the tap": "a segment was lost before the tap: a tap that had seen it would say what the half says",
     "nobody answered": "only SYNs of one side were seen, and are taken for received; the other half has not taken them",
     "another SYN": "a SYN with another number waits for an answer (case 52), and only a SYN+ACK is one: to the tap the host "
-    "is still in the SYN_SENT that it gave up",
+    "is still where its old connection was",
+    "challenged": "a RST in the window but not at RCV.NXT is challenged (RFC 5961), and the challenge or its answer was lost; "
+    "the tap believes it (case 57)",
     "refused while crossing": "a RST that refuses a SYN counts in SYN_SENT; the tap has taken a crossing SYN for received",
     "rfc1337": "a half that obeys tcp_rfc1337 ignores a RST in TIME_WAIT; the tap believes it",
 }
@@ -101,8 +103,10 @@ def reason(life, side, says, tap):
         return "rfc1337"
     if says == State.SYN_RCVD and truth in OVER and not life.answered(side, tap):
         return "nobody answered"
-    if says == State.SYN_SENT and life.gave_up_a_syn(side, tap):
+    if State.SYN_SENT in (truth, life.last_end(side)[0]) and life.gave_up_a_syn(side, tap):
         return "another SYN"
+    if says == State.CLOSED and life.hosts[side].tallies()["rcv_rst_suspect"]:
+        return "challenged"
     if lost and told_to(life.hosts[side], lost, life.names(side)) == says:
         return "lost behind the tap"
     return None
