@@ -356,6 +356,7 @@ cdef uint16_t see_syn_ack(Observer *o, row_t row, int s, const Segment *segment)
     cdef Observed *cold = observed(o, row)
     cdef int r = 1 - s
     cdef Half *receiver = &line.seat.half[r]
+    cdef bint late = not syn_seen(line, s)
     if line.state[r] == S_SYN_SENT:
         # All that was sent: the usual case, which spares the cold record of the initial sequence number.
         if segment.ack != receiver.snd_nxt:
@@ -368,9 +369,8 @@ cdef uint16_t see_syn_ack(Observer *o, row_t row, int s, const Segment *segment)
         return V_CHANGED
     if not is_isn(o, row, s, segment.seq):
         return V_SUSPECT
-    if not syn_seen(line, s):
+    if late:
         learn_syn_late(line, s, segment)
-        return 0
     if line.state[s] == S_SYN_SENT and line.state[r] == S_SYN_RCVD and not syn_seen(line, r):
         # It answers a SYN that was not captured: they have crossed.
         cold.isn[r] = segment.ack - 1
@@ -382,7 +382,7 @@ cdef uint16_t see_syn_ack(Observer *o, row_t row, int s, const Segment *segment)
         line.seat.half[s].rcv_nxt = segment.ack
         fire(&o.engine, row, r, E_RCV_ACK_OF_SYN, segment, segment.time_ns)
         return V_CHANGED
-    return V_RETRANSMITTED
+    return 0 if late else V_RETRANSMITTED
 
 
 cdef bint infer_handshake(Observer *o, row_t row, int s, const Segment *segment) noexcept nogil:
