@@ -24,7 +24,8 @@ TOLERATED = {
     "is CLOSED; the tap goes on with the state it ended from, or that which later segments would have led to",
     "lost behind the tap": "a segment that the tap saw never arrived: the half would be where the tap puts it, had it",
     "lost before the tap": "a segment was lost before the tap: a tap that had seen it would say what the half says",
-    "nobody answered": "only SYNs of one side were seen, and are taken for received; the other half is where it was",
+    "nobody answered": "only SYNs of one side were seen, and are taken for received; the other half is where it was. Or a "
+    "SYN+ACK was seen and not its SYN: it answers an old SYN that came again, of a host that is gone",
     "another SYN": "a SYN with another number waits for an answer (case 52), and only a SYN+ACK is one: to the tap the host "
     "is still where its old connection was",
     "challenged": "a RST in the window but not at RCV.NXT is challenged (RFC 5961), and the challenge or its answer was lost; "
@@ -100,7 +101,7 @@ def reason(life, side, says, tap):
             return "refused while crossing"
     if says == State.CLOSED and truth == State.TIME_WAIT and life.hosts[side].profile.tcp_rfc1337:
         return "rfc1337"
-    if says == State.SYN_RCVD and not life.answered(side, tap):
+    if not life.answered(side, tap) and (says == State.SYN_RCVD or (says, truth) == (State.ESTABLISHED, State.CLOSED)):
         return "nobody answered"
     if State.SYN_SENT in (truth, life.last_end(side)[0]) and life.gave_up_a_syn(side, tap):
         return "another SYN"
