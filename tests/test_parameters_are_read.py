@@ -29,7 +29,10 @@ def test_every_parameter_is_read_by_a_seat(monkeypatch):
     read: dict[str, set[str]] = {"endpoint": set(), "observer": set()}
     for group, makes in (
         ("endpoint", (lambda each: ConnectionTable(4, profile=each),)),
-        ("observer", (lambda each: ConnectionTable(4, profile=each, seat="observer"), lambda each: Tracker(each, max_connections=4))),
+        ("observer", (
+            lambda each: ConnectionTable(4, profile=each, seat="observer"),
+            lambda each: Tracker(each, max_connections=4),
+        )),
     ):
         with monkeypatch.context() as patch:
             for parameter in PARAMETERS.values():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import struct
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -156,10 +157,8 @@ class Life:
         """A call of an application at some time of this phase."""
 
         def act(now):
-            try:
+            with suppress(StateError, TupleInUse, PortsExhausted):
                 call(*arguments, now, **options)
-            except (StateError, TupleInUse, PortsExhausted):
-                pass
 
         self.wire.at(self.wire.now_ns + self.rng.randrange(most_ms * MS), act)
 

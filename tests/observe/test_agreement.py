@@ -141,8 +141,8 @@ def numbers_agree(life):
         assert np.asarray(life.tap.column(f"snd_nxt_{side ^ swapped}"))[row] == sent
 
 
-def live(life, check):
-    """The script of one run. `check` is called whenever the link is quiet."""
+def live(life):
+    """The script of one run, phase by phase; the caller lets the link become quiet after each."""
     rng = life.rng
     for _ in range(rng.choice((1, 1, 2, 3))):
         opener = rng.randrange(2)
@@ -155,34 +155,34 @@ def live(life, check):
             life.soon(200, life.open, 1 - opener)
         if rng.random() < 0.15:
             life.soon(400, rng.choice((life.abort, life.close)), rng.randrange(2))
-        check()
+        yield
         for _ in range(rng.randrange(3)):
             life.soon(500, life.send, rng.randrange(2), rng.choice((1, 700, 9000)))
-        check()
+        yield
         how = rng.choice(("opener", "opener", "other", "both", "half", "abort"))
         first = opener if how != "other" else 1 - opener
         if how in ("opener", "other"):
             life.soon(100, life.close, first, half=rng.random() < 0.5)
             if rng.random() < 0.5:
-                check()
+                yield
             life.soon(1000, life.close, 1 - first, half=rng.random() < 0.5)
         elif how == "both":
             life.soon(30, life.close, 0)
             life.soon(30, life.close, 1)
         elif how == "half":
             life.soon(50, life.close, first)
-            check()
+            yield
             life.soon(500, life.send, 1 - first, rng.choice((1, 700, 9000)))
-            check()
+            yield
             life.soon(500, life.close, 1 - first)
         else:
             life.soon(500, life.abort, rng.randrange(2))
             life.soon(500, life.send, rng.randrange(2), rng.choice((0, 3000)))
-        check()
+        yield
     for side in (0, 1):
         life.listen(side, False)
         life.soon(1, life.close, side, half=False)
-    check()
+    yield
 
 
 def nothing_is_left(life):
@@ -209,9 +209,7 @@ def test_the_observer_agrees_with_both_halves_whenever_the_link_is_quiet(link):
             seed, loss=loss, duplicate=duplicate, spread_ms=spread_ms, profiles=HOSTS[seed % len(HOSTS)],
             observers=(PATIENT, "linux"),
         )  # fmt: skip
-
-        def check():
-            nonlocal checks, exact
+        for _ in live(life):
             life.settle()
             checks += 1
             reasons = explained(life)
@@ -222,8 +220,6 @@ def test_the_observer_agrees_with_both_halves_whenever_the_link_is_quiet(link):
                 numbers_agree(life)
             if (weary := life.seen_states(life.taps[1])) != life.seen_states():
                 assert life.tired(), f"{link}, seed {seed}: {weary}, and {life.seen_states()} with more patience"
-
-        live(life, check)
         tallies = life.tap.tallies()
         assert tallies["partial"] == 0, f"{link}, seed {seed}"
         assert loss or duplicate or tallies["missed_bytes"] == 0
