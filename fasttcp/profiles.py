@@ -133,9 +133,6 @@ class Profile:
         ENDPOINT, 5, "retransmissions", 0, 255,
         "ip-sysctl tcp_synack_retries; FreeBSD tcp_syncache.c SYNCACHE_MAXREXMTS; RFC 9293 3.8.3, as tcp_syn_retries",
         "SYN+ACKs after the first, before a half-open connection is freed.", bsd=3, rfc9293=7)
-    tcp_retries1: int = _count(
-        ENDPOINT, 3, "retransmissions", 0, 255, "ip-sysctl tcp_retries1; RFC 9293 3.8.3 R1",
-        "Retransmissions after which the network layer is told that something is wrong.")
     tcp_retries2: int = _count(
         ENDPOINT, 15, "retransmissions", 0, 255,
         "ip-sysctl tcp_retries2; FreeBSD tcp_timer.h TCP_MAXRXTSHIFT; RFC 9293 3.8.3 R2 and 3.9.1.1 (5 minutes, here 303 s)",
@@ -247,13 +244,6 @@ class Profile:
     observer_rst_in_window: bool = _flag(
         OBSERVER, True, "RFC 9293 3.5.3; Zeek TCPSessionAdapter.cc",
         "An RST outside the peer's window is counted and changes no state; off: any RST resets.", zeek=False)
-    observer_illegal_flags_apply: bool = _flag(
-        OBSERVER, False, "net/netfilter/nf_conntrack_proto_tcp.c tcp_valid_flags; Zeek TCPSessionAdapter.cc",
-        "Segments with SYN+FIN, SYN+RST, FIN+RST or no flags act by their flags; off: they are counted and change nothing.",
-        zeek=True)
-    observer_close_waits_for_data: bool = _flag(
-        OBSERVER, False, "Zeek TCP_Reassembler.cc DataPending",
-        "A FIN counts as a close only when all data before it was seen or acknowledged.", zeek=True)
     observer_duplicate_window_ns: int | None = _time(
         OBSERVER, "1ms", "none: far below the least RTO and above the delay between two ports of a mirror",
         "Two equal segments within this time are one segment captured twice, not a retransmission.",
@@ -271,13 +261,6 @@ class Profile:
     # The tap: nf_conntrack's names
     nf_conntrack_tcp_loose: bool = _flag(
         OBSERVER, True, "nf_conntrack-sysctl", "A connection is picked up in mid-stream; off: only from its SYN.")
-    nf_conntrack_tcp_be_liberal: bool = _flag(
-        OBSERVER, False, "nf_conntrack-sysctl", "Only RSTs are checked against the window; off: every segment is.")
-    nf_conntrack_tcp_ignore_invalid_rst: bool = _flag(
-        OBSERVER, False, "nf_conntrack-sysctl", "An RST outside the window is not marked invalid.")
-    nf_conntrack_tcp_max_retrans: int = _count(
-        OBSERVER, 3, "retransmissions", 0, 255, "nf_conntrack-sysctl",
-        "Retransmissions without an answer after which timeout_max_retrans applies.")
     nf_conntrack_tcp_timeout_syn_sent_ns: int = _time(OBSERVER, "120s", "nf_conntrack-sysctl", "Silence after a SYN.")
     nf_conntrack_tcp_timeout_syn_recv_ns: int = _time(OBSERVER, "60s", "nf_conntrack-sysctl", "Silence after a SYN+ACK.")
     nf_conntrack_tcp_timeout_established_ns: int = _time(
@@ -286,13 +269,7 @@ class Profile:
     nf_conntrack_tcp_timeout_close_wait_ns: int = _time(
         OBSERVER, "60s", "nf_conntrack-sysctl", "Silence after the first FIN was acknowledged.")
     nf_conntrack_tcp_timeout_last_ack_ns: int = _time(OBSERVER, "30s", "nf_conntrack-sysctl", "Silence after the second FIN.")
-    nf_conntrack_tcp_timeout_time_wait_ns: int = _time(
-        OBSERVER, "120s", "nf_conntrack-sysctl", "After the second FIN was acknowledged.")
     nf_conntrack_tcp_timeout_close_ns: int = _time(OBSERVER, "10s", "nf_conntrack-sysctl", "After an RST.")
-    nf_conntrack_tcp_timeout_max_retrans_ns: int = _time(
-        OBSERVER, "300s", "nf_conntrack-sysctl", "Silence after nf_conntrack_tcp_max_retrans retransmissions.")
-    nf_conntrack_tcp_timeout_unacknowledged_ns: int = _time(
-        OBSERVER, "300s", "nf_conntrack-sysctl", "Silence while data is unacknowledged, or picked up and not answered.")
 
     # The tap: Zeek's names
     tcp_attempt_delay_ns: int = _time(
@@ -313,8 +290,6 @@ class Profile:
     port_inactivity_timeouts_ns: tuple[tuple[int, int], ...] = _row(
         OBSERVER, "port_times", {21: "1h", 22: "1h", 23: "1h", 513: "1h"}, "Zeek protocols/conn/inactivity.zeek",
         "tcp_inactivity_timeout for established connections to these ports.")
-    max_timer_expires: int | None = _count(
-        OBSERVER, 300, "timers", 1, 2**31 - 1, "Zeek init-bare.zeek", "Timers that one packet may fire.", none="no limit")
     tcp_max_initial_window: int | None = _count(
         OBSERVER, 16384, "bytes", 1, 2**31 - 1, "Zeek init-bare.zeek",
         "Data of a side that was never acknowledged, above which its acknowledgements are not waited for.", none="no limit")

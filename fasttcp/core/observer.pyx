@@ -354,6 +354,7 @@ cdef uint16_t see_syn_ack(Observer *o, row_t row, int s, const Segment *segment)
     cdef Observed *cold = observed(o, row)
     cdef int r = 1 - s
     cdef Half *receiver = &line.seat.half[r]
+    cdef bint late = not syn_seen(line, s)
     if line.state[r] == S_SYN_SENT:
         # All that was sent: the usual case, which spares the cold record of the initial sequence number.
         if segment.ack != receiver.snd_nxt:
@@ -366,14 +367,20 @@ cdef uint16_t see_syn_ack(Observer *o, row_t row, int s, const Segment *segment)
         return V_CHANGED
     if not is_isn(o, row, s, segment.seq):
         return V_SUSPECT
-    if not syn_seen(line, s):
+    if late:
         learn_syn_late(line, s, segment)
-        return 0
+    if line.state[s] == S_SYN_SENT and line.state[r] == S_SYN_RCVD and not syn_seen(line, r):
+        # It answers a SYN that was not captured: they have crossed.
+        cold.isn[r] = segment.ack - 1
+        receiver.snd_nxt = segment.ack
+        line.flags &= ~<uint16_t>ROW_ONE_ISN
+        fire(&o.engine, row, r, E_CROSSED_SYN, segment, segment.time_ns)
+        fire(&o.engine, row, s, E_RCV_SYN, segment, segment.time_ns)
     if line.state[r] == S_SYN_RCVD and segment.ack == receiver.snd_nxt:     # simultaneous open, figure 7
         line.seat.half[s].rcv_nxt = segment.ack
         fire(&o.engine, row, r, E_RCV_ACK_OF_SYN, segment, segment.time_ns)
         return V_CHANGED
-    return V_RETRANSMITTED
+    return 0 if late else V_RETRANSMITTED
 
 
 cdef bint infer_handshake(Observer *o, row_t row, int s, const Segment *segment) noexcept nogil:
@@ -653,6 +660,12 @@ cdef bint begins_anew(Observer *o, row_t row, int s, const Segment *segment, uin
         return not is_isn(o, row, s, segment.seq)
     if observer_over(o, row):
         return not is_isn(o, row, s, segment.seq)               # case 51; the same SYN again is case 50
+    # A SYN that was taken for a crossing one is answered from another number: the first SYN had been given up.
+    if (
+        line.state[0] == S_SYN_RCVD and line.state[1] == S_SYN_RCVD and segment.flags & ACK and syn_seen(line, s)
+        and not is_isn(o, row, s, segment.seq) and segment.ack == line.seat.half[1 - s].snd_nxt
+    ):
+        return True
     return (                                                        # case 52
         (segment.flags & ACK) != 0
         and (line.flags & ROW_SYN_PENDING) != 0

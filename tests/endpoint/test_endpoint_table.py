@@ -337,7 +337,6 @@ def test_memory_of_a_connection_is_bounded():
     assert t.nbytes / 100_000 < 64 + 128 + 20
 
 
-@pytest.mark.xfail(strict=False, reason="a loaded endpoint table does not yet fire every timer of the saved one alike")
 def test_a_saved_endpoint_goes_on_as_if_nothing_had_happened(tmp_path):
     t = table(keep_ended=True, trace=256, read_all=False)
     listener = t.listen(HERE, 80, 0, backlog=5)

@@ -111,13 +111,6 @@ CAUSES = {
         "as well as a FIN: the observer, which counts a missing byte, follows the other end's close; conntrack "
         "calls all of it INVALID.",
     ),
-    "impossible": Cause(
-        "conntrack",
-        "An ACK, or data, 2^30 beyond anything that a window allowed",
-        "RFC 9293 section 3.10.7.4 and RFC 5961 section 5.2: no host accepts it. The observer takes a segment "
-        "that is in its own sequence for the far side of a hole in the capture, of any size: the states stay "
-        "right, but 2^30 missed bytes are counted, and the true data that follow as retransmissions.",
-    ),
     "rst_in_window": Cause(
         "conntrack",
         "A RST inside the window but not at RCV.NXT",
@@ -214,10 +207,6 @@ _FOUND = {
         ("hand/fin_never_seen", 8, 8, "ESTABLISHED, INVALID", "ESTABLISHED / ESTABLISHED"),
         ("hand/fin_never_seen", 9, 9, "ESTABLISHED, INVALID", "CLOSE_WAIT / FIN_WAIT_1"),
         ("hand/fin_never_seen", 10, 10, "ESTABLISHED, INVALID", "CLOSE_WAIT / FIN_WAIT_2"),
-    ],
-    "impossible": [
-        ("hand/ack_of_the_impossible", 8, 8, "ESTABLISHED, INVALID", "ESTABLISHED / ESTABLISHED"),
-        ("hand/forged_data_far_ahead", 8, 8, "ESTABLISHED, INVALID", "ESTABLISHED / ESTABLISHED"),
     ],
     "rst_in_window": [
         ("capture/forged_reset", 4, 5, "ESTABLISHED", "CLOSED / CLOSED"),

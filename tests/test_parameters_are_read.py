@@ -1,0 +1,57 @@
+"""No parameter without effect: each is read when the seats are made, and what they keep of it is used."""
+
+import re
+from pathlib import Path
+
+import fasttcp
+from fasttcp import ConnectionTable
+from fasttcp.observe.tracker import Tracker
+from fasttcp.profiles import BUILTIN, PARAMETERS, Profile, profile
+
+SOURCES = Path(fasttcp.__file__).parent
+
+
+class Noted:
+    """A field of a frozen dataclass that notes who was asked for."""
+
+    def __init__(self, field, name, read):
+        self.field, self.name, self.read = field, name, read
+
+    def __get__(self, instance, owner):
+        if instance is None:
+            return self
+        self.read.add(self.name)
+        return self.field.__get__(instance, owner)
+
+
+def test_every_parameter_is_read_by_a_seat(monkeypatch):
+    profiles = [profile(name) for name in BUILTIN]
+    read: dict[str, set[str]] = {"endpoint": set(), "observer": set()}
+    for group, makes in (
+        ("endpoint", (lambda each: ConnectionTable(4, profile=each),)),
+        ("observer", (
+            lambda each: ConnectionTable(4, profile=each, seat="observer"),
+            lambda each: Tracker(each, max_connections=4),
+        )),
+    ):
+        with monkeypatch.context() as patch:
+            for parameter in PARAMETERS.values():
+                name = parameter.attribute
+                patch.setattr(Profile, name, Noted(vars(Profile)[name], name, read[group]))
+            for each in profiles:
+                for make in makes:
+                    make(each)
+    for group, found in read.items():
+        assert {p.attribute for p in PARAMETERS.values() if p.group == group} - found == set()
+
+
+def test_every_field_of_the_compiled_policy_is_used():
+    """policy.pyx copies a profile into struct Policy; each field of it is read by another file of the core."""
+    struct = re.search(r"cdef struct Policy:\n(.*?)\n\n", (SOURCES / "core" / "policy.pxd").read_text(), re.S)
+    fields = re.findall(r"^    \w+ +(\w+)", struct[1], re.M)
+    assert len(fields) > 40
+    text = "\n".join(path.read_text() for path in (SOURCES / "core").glob("*.pyx") if path.stem != "policy")
+    # any_reserved and reserved are read by port_reserved, beside the struct
+    unused = [name for name in fields if not re.search(rf"policy\.{name}\b", text)]
+    assert unused == ["any_reserved", "reserved"]
+    assert "port_reserved(" in text
