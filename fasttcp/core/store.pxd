@@ -116,6 +116,8 @@ cdef inline void store_prefetch(const Table *t, Key *k) noexcept nogil:
 
 cdef inline void store_peek(const Table *t, Key *k) noexcept nogil:
     k.hint = index_peek(&t.index, k.hash, k.home)
+    if k.v6:
+        prefetch_write(t.addr6 + <size_t>k.hint * 32)
 
 
 cdef inline bint store_find(const Table *t, const Key *k, row_t *row) noexcept nogil:

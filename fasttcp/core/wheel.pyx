@@ -174,6 +174,13 @@ cdef inline void _prefetch_targets(const Wheel *w, const Chunk *c, uint64_t now_
             prefetch_write(&w.chunk[w.head[_park_again(w, now_tick, <uint32_t>wait)]])
 
 
+cdef inline void _prefetch_ahead(const Wheel *w) noexcept nogil:
+    """Fetch what the next tick will look at first, and where the one after it will begin."""
+    cdef uint32_t slot = <uint32_t>w.cursor & (WHEEL_SLOTS - 1)
+    _prefetch_rows(w, &w.chunk[w.head[slot]])
+    prefetch_write(&w.chunk[w.head[(slot + 1) & (WHEEL_SLOTS - 1)]])
+
+
 cdef size_t wheel_advance(Wheel *w, uint64_t now_tick, size_t *budget, row_t *due, size_t n) noexcept nogil:
     """Look at the slots up to now_tick: write up to n rows that are due to `due`, disarmed, and answer how many.
 
@@ -237,6 +244,7 @@ cdef size_t wheel_advance(Wheel *w, uint64_t now_tick, size_t *budget, row_t *du
             at = w.head[slot]
         w.cursor += 1
     w.drained = w.cursor
+    _prefetch_ahead(w)
     budget[0] = left
     return found
 
