@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
@@ -17,6 +18,7 @@ from fasttcp.observe.track import Track
 __all__ = ["BINARY", "Refused", "Sink", "opened", "sink"]
 
 BINARY = ("arrow", "parquet")
+FLUSH_SECONDS = 0.5  # at most this long does a row wait that was seen live, if there is no quiet moment
 GROUP_ROWS = 1 << 17  # rows of a Parquet row group: what is held of it
 
 
@@ -68,10 +70,12 @@ class _Text(Sink):
         self.followed.tracker.write(self.form, self.fields)  # nothing yet; but fields that there are not are found
 
     def run(self) -> None:
+        flushed = time.monotonic()
         for piece in self.followed.lines(self.form, self.fields):
             self.out.write(piece)
-            if self.followed.quiet:
+            if self.followed.quiet or (self.followed.follow and time.monotonic() - flushed > FLUSH_SECONDS):
                 self.out.flush()
+                flushed = time.monotonic()
             self.pulse()
 
     def stop(self) -> None:

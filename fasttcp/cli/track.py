@@ -1,7 +1,7 @@
 """Shows every TCP connection of a capture: both ends' states, packets, bytes, duration, history.
 
 FILE is a pcap or pcapng file, plain or compressed (gzip, xz, zstd), a directory of them, or - for standard input.
-Several are read as one stream, in the order of their times.
+Several are read as one stream, in the order of their times. With -i an interface is followed instead.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fasttcp.cli.output import Sink
     from fasttcp.observe.track import Track
+    from fasttcp.packets.live import LiveCapture
 
 __all__ = ["add_parser", "run"]
 
@@ -29,7 +30,9 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.set_defaults(run=run)
-    parser.add_argument("files", metavar="FILE", nargs="+", help="captures, directories of captures, or -")
+    parser.add_argument("files", metavar="FILE", nargs="*", help="captures, directories of captures, or -")
+    parser.add_argument("-i", "--interface", metavar="IFACE", help="capture live, until Ctrl-C (fasttcp[live])")
+    parser.add_argument("--filter", metavar="BPF", help="with -i: which packets to capture (pcap-filter(7))")
     parser.add_argument("--format", choices=FORMATS, help="how to write connections (default: table)")
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write them (default: standard output)")
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
@@ -47,8 +50,9 @@ def add_parser(subparsers: Any) -> None:
         help="whose rules end a connection: Zeek's, or nf_conntrack's time-outs (default: zeek)",
     )  # fmt: skip
     parser.add_argument(
-        "--checksums", choices=("validate", "ignore"), default="validate",
-        help="a segment with a wrong TCP checksum counts for nothing, or like any other (default: validate)",
+        "--checksums", choices=("validate", "ignore"),
+        help="a segment with a wrong TCP checksum counts for nothing, or like any other (default: validate; with -i "
+        "ignore, as an interface sees its own segments before the network card has filled their checksums in)",
     )  # fmt: skip
     parser.add_argument("--no-tunnels", action="store_true", help="do not look into tunnels")
     parser.add_argument(
@@ -67,6 +71,9 @@ def run(args: argparse.Namespace) -> int:
     """Exit status 0; 1 when nothing could be read; 130 when interrupted."""
     if args.fields == "help":
         return _list_fields()
+    if problem := _contradiction(args):
+        print(f"fasttcp track: {problem}", file=sys.stderr)
+        return 2
     from fasttcp.cli.output import Refused, opened, sink
     from fasttcp.errors import FastTCPError, FilterError
     from fasttcp.observe.track import track
@@ -74,11 +81,20 @@ def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     form = args.format or "table"
     fields = args.fields.split(",") if args.fields else None
+    if args.checksums is None:
+        args.checksums = "validate" if args.interface is None else "ignore"
+    source: Any = args.files if len(args.files) > 1 else (args.files or [None])[0]
+    live = None
     try:
+        if args.interface is not None:
+            from fasttcp.packets.live import LiveCapture
+
+            source = live = LiveCapture(args.interface, args.filter or "")
+            args.follow = True
         followed = track(
-            args.files if len(args.files) > 1 else args.files[0], profile=args.profile, checksums=args.checksums,
-            tunnels=not args.no_tunnels, max_connections=args.max_connections, follow=args.follow, where=args.where,
-            interim=args.interim, threads=args.threads,
+            source, profile=args.profile, checksums=args.checksums, tunnels=not args.no_tunnels,
+            max_connections=args.max_connections, follow=args.follow, where=args.where, interim=args.interim,
+            threads=args.threads,
         )  # fmt: skip
         with opened(args.output, form, args.files) as out:
             progress = _Progress(followed, args.output)
@@ -91,6 +107,9 @@ def run(args: argparse.Namespace) -> int:
     except (OSError, FastTCPError, ValueError, Refused) as failure:
         return _fail(failure)
     _tell_problems(followed)
+    if live is not None:
+        live.close()
+        _tell_drops(live, always=not args.no_summary)
     if not args.no_summary:
         # Behind a table it is part of what was asked for; a log is for programs, and nothing may stand behind it.
         stream = sys.stdout if form == "table" and args.output in (None, "-") else sys.stderr
@@ -99,6 +118,16 @@ def run(args: argparse.Namespace) -> int:
     if status == 0 and followed.packets == 0 and (followed.damages or followed.failures):
         return 1
     return status
+
+
+def _contradiction(args: argparse.Namespace) -> str:
+    if args.interface is None and not args.files:
+        return "name a capture, or an interface with -i"
+    if args.interface is not None and args.files:
+        return f"-i {args.interface} and {args.files[0]}: an interface or files, not both"
+    if args.filter is not None and args.interface is None:
+        return "--filter is for the packets of an interface (-i); --where chooses among connections"
+    return ""
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -181,6 +210,16 @@ def _tell_problems(followed: Track) -> None:
         print(
             f"fasttcp: most TCP checksums of {hosts} are wrong, as its network card would have filled them in later; "
             "its segments were not looked at: use --checksums ignore",
+            file=sys.stderr,
+        )
+
+
+def _tell_drops(live: LiveCapture, *, always: bool) -> None:
+    counted = live.statistics()
+    if always or counted.dropped or counted.interface_dropped:
+        print(
+            f"fasttcp: {live.name}: {counted.received:,} packets captured, {counted.dropped:,} dropped by the kernel, "
+            f"{counted.interface_dropped:,} by the interface",
             file=sys.stderr,
         )
 

@@ -22,6 +22,8 @@ from fasttcp.observe.page cimport (
 )
 from fasttcp.observe.stream cimport stream_forget
 
+__all__ = ["CONN_STATES", "ENDS"]
+
 #: How connections end, and what each word means.
 ENDS = {
     "closed": "both ends closed, in order",

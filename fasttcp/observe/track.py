@@ -28,6 +28,7 @@ __all__ = ["Track", "track"]
 
 CHUNK = 1 << 18  # segments between two looks at signals and at the progress: some 10 ms
 FOLLOW_SECONDS = 0.2  # between two looks at whether a file has grown
+LIVE_LAG_NS = 1_000_000_000  # how late a packet of a live capture may come
 ENTRIES = 1 << 13  # entries that wait at most, about 3 MB
 PIECES = 8  # pieces of a log that wait for the second thread, some 1 ms each
 
@@ -65,7 +66,7 @@ def track(
     seed : int or None
         Makes the table's hash reproducible; the result does not depend on it.
     follow : bool
-        The (one) file still grows: at its end wait for more.
+        The (one) file still grows: at its end wait for more. Needed for a `fasttcp.packets.live.LiveCapture` as well.
     where : str
         Only connections that pass this filter come out, in the words of `ss`: "state time-wait and dport = :443",
         "src 10.0.0.0/8", "not ( sport < :1024 or exclude connected )". See fasttcp/observe/where.py.
@@ -127,6 +128,8 @@ class Track:
         Whose rules hold.
     where : str
         The filter.
+    follow : bool
+        The capture has no end of its own.
     quiet : bool
         After the last step there was nothing more to be read for now (`follow`).
     """
@@ -143,6 +146,8 @@ class Track:
         self._done = 0
         self.profile = profile
         self.where = where
+        self.follow = follow
+        self._waits = len(sources) == 1 and bool(getattr(sources[0], "waits", False))
         self._interim_ns = interim_ns
         self.quiet = False
         self.tracker = Tracker(profile, max_connections=max_connections, seed=seed)
@@ -219,8 +224,11 @@ class Track:
                 more = False
             self.quiet = not more and bool(self._options["follow"]) and not self.reader.at_end
             if self.quiet:
+                if self._waits:  # live: time goes on without packets, and time-outs with it
+                    self.tracker.table.advance(time.time_ns() - LIVE_LAG_NS)
                 yield
-                time.sleep(FOLLOW_SECONDS)
+                if not self._waits:
+                    time.sleep(FOLLOW_SECONDS)
                 continue
             if not more:
                 self.next_reader()

@@ -1,0 +1,195 @@
+"""A live view of connections: states, rates, TIME_WAIT, and who carries most.
+
+Of an interface (-i), of a capture that is played at its own speed or another, or, without either, of this host's own
+TCP sockets. Ctrl-C ends it. On something that is no terminal, views are printed one below the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from fasttcp.observe.glance import Glance
+
+__all__ = ["add_parser", "render", "run"]
+
+BAR = 24  # columns of a state's bar
+
+
+def add_parser(subparsers: Any) -> None:
+    """The verb and its options."""
+    parser = subparsers.add_parser(
+        "top", help="watch connections live: an interface, a capture being played, this host's sockets",
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.set_defaults(run=run)
+    parser.add_argument("capture", metavar="CAPTURE", nargs="?", help="play this capture")
+    parser.add_argument("-i", "--interface", metavar="IFACE", help="capture live (fasttcp[live])")
+    parser.add_argument("--filter", metavar="BPF", default="", help="with -i: which packets to capture")
+    parser.add_argument(
+        "--speed", type=_speed, default=1.0, metavar="X", help="of a capture: 10 is ten times its own; 0: unlimited (1)"
+    )
+    parser.add_argument("--every", type=_every, default=1.0, metavar="SECONDS", help="between two views (1)")
+    parser.add_argument("--count", type=_number, metavar="N", help="end after so many views")
+    parser.add_argument("--rows", type=_number, default=15, metavar="N", help="of the busiest (15)")
+    parser.add_argument(
+        "--profile", default="linux", choices=("zeek", "linux", "bsd", "rfc9293"),
+        help="whose rules end a connection (linux)",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit status 0, also after Ctrl-C; 1 when nothing can be watched; 2 for arguments that contradict one another."""
+    if args.capture is not None and args.interface is not None:
+        print(f"fasttcp top: -i {args.interface} and {args.capture}: an interface or a capture, not both", file=sys.stderr)
+        return 2
+    try:
+        from rich.console import Console
+    except ImportError:
+        print("fasttcp: top needs rich: pip install 'fasttcp[top]'", file=sys.stderr)
+        return 1
+    from fasttcp.errors import FastTCPError
+
+    console = Console()
+    try:
+        with contextlib.ExitStack() as stack:
+            glances = _glances(args, stack)
+            _show(console, islice(glances, args.count) if args.count else glances)
+    except KeyboardInterrupt:
+        pass
+    except (OSError, FastTCPError, ValueError) as failure:
+        where = f"{failure.filename}: " if isinstance(failure, OSError) and failure.filename else ""
+        said = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
+        print(f"fasttcp: {where}{said}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _glances(args: argparse.Namespace, stack: contextlib.ExitStack) -> Iterator[Glance]:
+    from fasttcp.observe.glance import glances_of_host, glances_of_replay, glances_of_track
+    from fasttcp.observe.track import track
+
+    if args.interface is not None:
+        from fasttcp.packets.live import LiveCapture
+
+        live = stack.enter_context(contextlib.closing(LiveCapture(args.interface, args.filter)))
+        followed = track(live, follow=True, checksums="ignore", profile=args.profile)
+        title = args.interface + (f", {args.filter}" if args.filter else "")
+        return glances_of_track(followed, title, args.every, most=args.rows)
+    if args.capture is not None:
+        followed = track(args.capture, checksums="ignore", profile=args.profile)
+        title = f"{args.capture} at {args.speed:g} times its speed" if args.speed else f"{args.capture}, unlimited"
+        return glances_of_replay(followed, title, args.every, speed=args.speed, most=args.rows)
+    return glances_of_host(args.every, most=args.rows)
+
+
+def _show(console: Console, glances: Iterator[Glance]) -> None:
+    """A terminal's whole screen, drawn anew; the last view stays behind when it is left."""
+    from rich.live import Live
+
+    if not console.is_terminal:
+        for glance in glances:
+            console.print(render(glance))
+        return
+    last = None
+    try:
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            for glance in glances:
+                last = glance
+                live.update(render(glance), refresh=True)
+    finally:
+        if last is not None:
+            console.print(render(last))
+
+
+# ---- drawing ---------------------------------------------------------------------------------------------------------
+
+
+def render(glance: Glance) -> RenderableType:
+    """A view as something that rich can draw."""
+    from rich.columns import Columns
+    from rich.console import Group
+    from rich.text import Text
+
+    when = datetime.fromtimestamp(max(glance.now_ns, 0) / 1e9, timezone.utc)
+    head = Text.assemble(
+        (f"{glance.title}", "bold"), f"   {when:%Y-%m-%d %H:%M:%S} UTC   ", (f"{glance.connections:,} connections", "bold"),
+        f"   {glance.note}" if glance.note else "", no_wrap=True, overflow="ellipsis",
+    )  # fmt: skip
+    return Group(head, Columns([_states(glance), _counts(glance)], padding=(0, 3)), _talkers(glance))
+
+
+def _states(glance: Glance) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    from fasttcp.spec import State
+
+    what = "sockets" if glance.talkers_are == "hosts" else "ends"
+    table = Table("state", what, "", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    most = max(glance.states.values(), default=0)
+    colours = {State.ESTABLISHED: "green", State.TIME_WAIT: "yellow", State.LISTEN: "blue"}
+    for state in State:
+        n = glance.states.get(state, 0)
+        style = colours.get(state, "")
+        bar = "█" * max(1, round(BAR * n / most)) if n else ""
+        table.add_row(Text(state.name, style=style if n else "dim"), f"{n:,}", Text(f"{bar:{BAR}}", style=style))
+    return table
+
+
+def _counts(glance: Glance) -> RenderableType:
+    from rich.table import Table
+
+    table = Table("counted", "total", "a second", box=None, pad_edge=False)
+    table.columns[1].justify = table.columns[2].justify = "right"
+    for name, (total, rate) in glance.counts.items():
+        table.add_row(name, f"{total:,}", f"{rate:,.1f}")
+    return table
+
+
+def _talkers(glance: Glance) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    hosts = glance.talkers_are == "hosts"
+    titles = ("remote host", "sockets", "TIME_WAIT", "states") if hosts else ("connection", "bytes/s", "bytes", "states")
+    table = Table(*titles, box=None, pad_edge=False)
+    table.columns[1].justify = table.columns[2].justify = "right"
+    table.columns[0].no_wrap = True
+    for one in glance.talkers:
+        table.add_row(Text(one.name), f"{one.recent:,.0f}", f"{one.total:,}", Text(one.states))
+    return table
+
+
+# ---- arguments -------------------------------------------------------------------------------------------------------
+
+
+def _between(text: str, low: float, high: float, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is no {what} from {low:g} to {high:g}")
+    return value
+
+
+def _speed(text: str) -> float:
+    return _between(text, 0, 1e9, "speed")
+
+
+def _every(text: str) -> float:
+    return _between(text, 0.05, 3600, "number of seconds")
+
+
+def _number(text: str) -> int:
+    return int(_between(text, 1, 10_000, "number")) if text.isdecimal() else int(_between("nan", 1, 10_000, "number"))

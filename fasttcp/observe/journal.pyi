@@ -1,0 +1,4 @@
+__all__ = ["CONN_STATES", "ENDS"]
+
+ENDS: dict[str, str]
+CONN_STATES: tuple[str, ...]
