@@ -228,6 +228,12 @@ class Profile:
         ENDPOINT, "range", (32768, 60999), "ip-sysctl ip_local_port_range; FreeBSD net.inet.ip.portrange.first, last; "
         "RFC 6056 3.2",
         "First and last ephemeral port.", bsd=(10000, 65535), rfc9293=(1024, 65535))
+    port_choice: str = _choice(
+        ENDPOINT, ("in_turn", "even_first"), "even_first",
+        "net/ipv4/inet_hashtables.c __inet_hash_connect; RFC 6056 3.3.3 (in turn)",
+        "Which ephemeral port is tried next: the next one in turn, or the next of the first port's parity up to 16 further, the "
+        "others only when all of those are taken (of an odd number of ports the last is then left out).",
+        bsd="in_turn", rfc9293="in_turn")
     ip_local_reserved_ports: tuple[int, ...] = _row(
         ENDPOINT, "ports", (), "ip-sysctl ip_local_reserved_ports", "Ports that are never chosen as ephemeral ports.")
     iss_tick_ns: int = _time(

@@ -64,6 +64,7 @@ cdef struct Policy:
     uint16_t port_first
     uint16_t port_last
     uint8_t  any_reserved
+    uint8_t  even_first                 # port_choice
     uint64_t reserved[1024]             # one bit a port
     ns_t     iss_tick_ns
 

@@ -56,6 +56,7 @@ cdef int policy_compile(Policy *p, object profile) except -1:
     p.tcp_invalid_ratelimit_ns = profile.tcp_invalid_ratelimit_ns
     p.tcp_challenge_ack_limit = _count(profile.tcp_challenge_ack_limit)
     p.port_first, p.port_last = profile.ip_local_port_range
+    p.even_first = profile.port_choice == "even_first"
     for port in profile.ip_local_reserved_ports:
         p.any_reserved = 1
         p.reserved[port >> 6] |= <uint64_t>1 << (port & 63)

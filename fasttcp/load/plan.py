@@ -91,10 +91,10 @@ class Plan:
 
 def usual_duration_ns(load: Load, profile: Profile) -> int:
     """Long enough for a steady state: two rounds of opening, living, and waiting, and half a minute."""
-    life = load.lifetime_ns
+    life: int = load.lifetime_ns
     if load.captured is not None:
         life = max(life_ns for _, life_ns, _, _ in load.captured.arrivals)
-    half_closed: int = profile.tcp_fin_timeout_ns or 0 if load.answer_ns is None else load.answer_ns
+    half_closed = (profile.tcp_fin_timeout_ns or 0) if load.answer_ns is None else load.answer_ns
     longest = 2 * (profile.time_wait_ns + min(life, 3600 * 10**9) + min(half_closed, 3600 * 10**9)) + 30 * 10**9
     return int(-(-longest // 10**10) * 10**10)
 
@@ -160,7 +160,8 @@ def _formula(load: Load, profile: Profile) -> Formula:
         rate=load.rate, lifetime_s=load.lifetime_ns / 1e9, pairs=len(load.pairs), busiest_share=load.busiest_share,
         ports=_ports(profile), server_share=load.server_share, time_wait_s=_time_wait_s(load, profile),
         reuse_after_s=profile.tcp_tw_reuse_delay_ns / 1e9 if reuse and profile.tcp_timestamps else None,
-        buckets=profile.tcp_max_tw_buckets,
+        buckets=profile.tcp_max_tw_buckets, even_first=profile.port_choice == "even_first",
+        reopens=profile.time_wait_syn_reopens != "never",
     )  # fmt: skip
 
 
@@ -175,6 +176,8 @@ def _time_wait_s(load: Load, profile: Profile) -> float:
 
 def _ports(profile: Profile) -> int:
     first, last = profile.ip_local_port_range
+    if profile.port_choice == "even_first" and last > first:
+        last -= (last - first + 1) % 2  # they are tried in two rounds of the same length
     return last - first + 1 - sum(first <= port <= last for port in profile.ip_local_reserved_ports)
 
 
