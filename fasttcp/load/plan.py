@@ -150,7 +150,7 @@ def make_plan(
 def _sample_ns(duration_ns: int) -> int:
     """A round time between samples: at most SAMPLES of them."""
     least = -(-duration_ns // SAMPLES)
-    unit = 10 ** (len(str(least)) - 1)
+    unit: int = 10 ** (len(str(least)) - 1)
     return next(unit * k for k in (1, 2, 5, 10) if unit * k >= least)
 
 
