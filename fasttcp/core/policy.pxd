@@ -30,6 +30,7 @@ cdef struct Policy:
     uint32_t rto_initial_us
     uint32_t rto_min_us
     uint32_t rto_max_us
+    ns_t     syn_retry_after_bad_ack_ns  # 0: none
     uint8_t  tcp_syn_retries
     uint8_t  tcp_syn_linear_timeouts
     uint8_t  tcp_synack_retries

@@ -27,6 +27,7 @@ cdef int policy_compile(Policy *p, object profile) except -1:
     p.rto_initial_us = _microseconds(profile.rto_initial_ns)
     p.rto_min_us = _microseconds(profile.rto_min_ns)
     p.rto_max_us = _microseconds(profile.rto_max_ns)
+    p.syn_retry_after_bad_ack_ns = profile.syn_retry_after_bad_ack_ns or 0
     p.tcp_syn_retries = profile.tcp_syn_retries
     p.tcp_syn_linear_timeouts = profile.tcp_syn_linear_timeouts
     p.tcp_synack_retries = profile.tcp_synack_retries

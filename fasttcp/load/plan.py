@@ -100,7 +100,7 @@ def usual_duration_ns(load: Load, profile: Profile) -> int:
 
 
 def make_plan(
-    load: Load, profile: Profile, *, duration_ns: int | None = None, seed: int = 1, tick_ns: int = TICK_NS,
+    load: Load, profile: Profile, *, duration_ns: int | None = None, seed: int = 1, tick_ns: int = TICK_NS, phase_ns: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Plan:  # fmt: skip
     """Simulate a load under a profile, and put the formula beside it.
@@ -115,6 +115,8 @@ def make_plan(
         Of both tables: of port offsets and sequence numbers. The figures hardly depend on it.
     tick_ns : int
         The grain of the timers. A real kernel's is coarser: Linux at 250 Hz fires a timer of 60 s up to 2.048 s late.
+    phase_ns : int
+        How long before the load's beginning the timers' tick began.
     progress : callable or None
         Called with the share done, 0 to 1, some hundred times.
 
@@ -129,6 +131,8 @@ def make_plan(
     delay = max(1, load.rtt_ns // 2)
     client = ConnectionTable(1024, max_capacity=MAX_ROWS, profile=profile, seed=seed, tick_ns=tick_ns)
     server = ConnectionTable(1024, max_capacity=MAX_ROWS, profile=profile, seed=seed + 1, tick_ns=tick_ns)
+    for table in (client, server) if phase_ns else ():
+        table.advance(-phase_ns)  # an empty table counts its ticks from the first time that it sees
     run = Simulation(
         client, server, load.pairs, script, period, delay_ns=delay, answer_ns=load.answer_ns, sample_ns=sample,
         duration_ns=duration,
