@@ -129,6 +129,10 @@ class Profile:
         "ip-sysctl tcp_syn_linear_timeouts (since Linux 6.5; before, 0); FreeBSD tcp_timer.c; RFC 6298 5.5",
         "More SYNs, on top of tcp_syn_retries, sent rto_initial apart before back-off begins: 6 + 4 wait 1 1 1 1 1 2 4 ... 64 s.",
         bsd=0, rfc9293=0)
+    syn_retry_after_bad_ack_ns: int | None = _time(
+        ENDPOINT, "8ms", "net/ipv4/tcp_input.c tcp_rcv_synsent_state_process, TCP_TIMEOUT_MIN (2 jiffies, at 250 Hz)",
+        "When the first SYN is sent again after an ACK that is not its own: the peer still held an old connection, and our RST "
+        "has ended it.", bsd=None, rfc9293=None, none="as without it", low="1ms", high="1min")
     tcp_synack_retries: int = _count(
         ENDPOINT, 5, "retransmissions", 0, 255,
         "ip-sysctl tcp_synack_retries; FreeBSD tcp_syncache.c SYNCACHE_MAXREXMTS; RFC 9293 3.8.3, as tcp_syn_retries",
@@ -225,6 +229,12 @@ class Profile:
         ENDPOINT, "range", (32768, 60999), "ip-sysctl ip_local_port_range; FreeBSD net.inet.ip.portrange.first, last; "
         "RFC 6056 3.2",
         "First and last ephemeral port.", bsd=(10000, 65535), rfc9293=(1024, 65535))
+    port_choice: str = _choice(
+        ENDPOINT, ("in_turn", "even_first"), "even_first",
+        "net/ipv4/inet_hashtables.c __inet_hash_connect; RFC 6056 3.3.3 (in turn)",
+        "Which ephemeral port is tried next: the next one in turn, or the next of the first port's parity up to 16 further, the "
+        "others only when all of those are taken (of an odd number of ports the last is then left out).",
+        bsd="in_turn", rfc9293="in_turn")
     ip_local_reserved_ports: tuple[int, ...] = _row(
         ENDPOINT, "ports", (), "ip-sysctl ip_local_reserved_ports", "Ports that are never chosen as ephemeral ports.")
     iss_tick_ns: int = _time(

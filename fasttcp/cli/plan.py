@@ -65,7 +65,7 @@ def add_parser(subparsers: Any) -> None:
     out.add_argument("--plot", metavar="FILE", help="TIME_WAIT and free ports over time, as .svg or .png")
     out.add_argument("--json", action="store_true", help="everything as JSON")
     out.add_argument("--no-advice", action="store_true", help="do not simulate remedies")
-    out.add_argument("--fail-if", metavar="CONDITION", action="append", default=[], help="exit 99 if it holds; 'help' lists figures")
+    out.add_argument("--fail-if", metavar="CONDITION", action="append", default=[], help="exit 99 if it holds; 'help' lists")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -271,11 +271,11 @@ def _asked(plan: Plan) -> list[str]:
     changes = ", ".join(
         f"{name} = {value}" for name, value in profile.changes().items() if name != "ip_local_port_range"
     )
+    ends = f"{load.sources} source{'s' * (load.sources > 1)}, {load.destinations} destination{'s' * (load.destinations > 1)}"
     answer = "never" if load.answer_ns is None else "at once" if load.answer_ns == 0 else f"{format_ns(load.answer_ns)} later"
     return [
         f"load            {what}; {closes}, the other side {answer}",
-        f"pairs           {len(load.pairs):,}: {load.sources} source{'s' * (load.sources > 1)}, {load.destinations} "
-        f"destination{'s' * (load.destinations > 1)}; ports {first}-{last}, {plan.figures['ports']:,} a pair",
+        f"pairs           {len(load.pairs):,}: {ends}; ports {first}-{last}, {plan.figures['ports']:,} a pair",
         f"policy          {profile.base}" + (f" with {changes}" if changes else "")
         + f"; TIME_WAIT {format_ns(profile.time_wait_ns)}",
     ]  # fmt: skip
@@ -334,7 +334,7 @@ def _compared(plan: Plan, others: list[tuple[str, Plan]]) -> list[str]:
 def _columns(rows: list[Any]) -> list[str]:
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     return [
-        "  ".join(cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
         for row in rows
     ]
 

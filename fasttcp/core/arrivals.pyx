@@ -35,7 +35,7 @@ from fasttcp.core.names cimport (
     S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT,
 )
 from fasttcp.core.prefetch cimport prefetch_write
-from fasttcp.core.store cimport Table, store_cold, store_find, store_peek, store_prefetch, store_see
+from fasttcp.core.store cimport Table, store_arm_ns, store_cold, store_find, store_peek, store_prefetch, store_see
 from fasttcp.core.tcb cimport (
     TCB_AHEAD_BITS, TCB_FIN_BEYOND, TCB_FIN_SENT, TCB_RECOVERING, TCB_TIMESTAMPS, TCB_TS_RECENT, TIMER_KEEPALIVE,
     TIMER_PERSIST, Endpoint, EndpointCold, Outcome, Work, clock_s, outcome_clear, remote_shift, work_begin,
@@ -124,7 +124,12 @@ cdef void _in_syn_sent(Work *w) noexcept nogil:
     cdef const Segment *s = w.s
     cdef Tcb *b = &w.r.seat.tcb
     if s.flags & ACK and (seq_le(s.ack, b.snd_una) or seq_lt(b.snd_nxt, s.ack)):
-        step(w, E_RCV_RST_DROPPED if s.flags & RST else E_RCV_BAD_ACK)
+        if s.flags & RST:
+            step(w, E_RCV_RST_DROPPED)
+            return
+        step(w, E_RCV_BAD_ACK)
+        if b.retries == 0 and w.e.policy.syn_retry_after_bad_ack_ns != 0:
+            store_arm_ns(&w.e.engine.table, w.row, w.now + w.e.policy.syn_retry_after_bad_ack_ns)
     elif s.flags & RST:
         step(w, E_RCV_RST if s.flags & ACK else E_RCV_RST_DROPPED)
     elif not s.flags & SYN:

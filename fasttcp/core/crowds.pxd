@@ -10,8 +10,9 @@ cdef enum:
 
 cdef Crowd *crowd_find(const Endpoint *e, const uint8_t *local, const uint8_t *remote, uint16_t rport) noexcept nogil
 cdef Crowd *crowd_make(Endpoint *e, const uint8_t *local, const uint8_t *remote, uint16_t rport) noexcept nogil
-# How many ports from `port` on are taken for certain, going round from `last` to `first`: at most all of them.
-cdef uint32_t crowd_skip(const Crowd *c, uint32_t first, uint32_t last, uint32_t port) noexcept nogil
+# How many ports from `port` on are taken for certain, going round from `last` to `first`: at most all of them. step 2:
+# only those of its parity count, in a range of an even number of ports.
+cdef uint32_t crowd_skip(const Crowd *c, uint32_t first, uint32_t last, uint32_t port, uint32_t step) noexcept nogil
 # A row came, or left TIME_WAIT for another life; a row goes, or entered TIME_WAIT. Called only while there are crowds.
 cdef void crowd_row_taken(Endpoint *e, row_t row) noexcept nogil
 cdef void crowd_row_left(Endpoint *e, row_t row, bint to_time_wait) noexcept nogil

@@ -113,23 +113,27 @@ cdef void _disperse(Endpoint *e, Crowd *crowd) noexcept nogil:
     e.n_crowds -= 1
 
 
-cdef inline uint32_t _run(const Crowd *c, uint32_t port, uint32_t last) noexcept nogil:
-    """How many ports from `port` to `last` are taken in a row."""
+cdef inline uint32_t _run(const Crowd *c, uint32_t port, uint32_t last, uint32_t step) noexcept nogil:
+    """How many ports from `port` to `last`, counted in whole steps, are taken in a row."""
+    cdef uint64_t wanted = <uint64_t>0x5555555555555555 << (port & 1) if step == 2 else ~<uint64_t>0
     cdef uint32_t at = port
     cdef uint64_t clear
     while at <= last:
-        clear = ~c.bit[at >> 6] >> (at & 63)
+        clear = (~c.bit[at >> 6] & wanted) >> (at & 63)
         if clear != 0:
             at += lowest_bit(<uint32_t>clear) if <uint32_t>clear else 32 + lowest_bit(<uint32_t>(clear >> 32))
             break
         at = (at | 63) + 1
-    return (at if at <= last else last + 1) - port
+    if at <= last:
+        return at - port
+    return (last + step - port) // step * step
 
 
-cdef uint32_t crowd_skip(const Crowd *c, uint32_t first, uint32_t last, uint32_t port) noexcept nogil:
-    cdef uint32_t run = _run(c, port, last)
-    if port + run > last:
-        run += _run(c, first, port - 1) if port > first else 0
+cdef uint32_t crowd_skip(const Crowd *c, uint32_t first, uint32_t last, uint32_t port, uint32_t step) noexcept nogil:
+    cdef uint32_t run = _run(c, port, last, step)
+    cdef uint32_t again = first + (port - first) % step
+    if port + run > last and port > again:
+        run += _run(c, again, port - 1, step)
     return run
 
 

@@ -30,6 +30,7 @@ cdef struct Policy:
     uint32_t rto_initial_us
     uint32_t rto_min_us
     uint32_t rto_max_us
+    ns_t     syn_retry_after_bad_ack_ns  # 0: none
     uint8_t  tcp_syn_retries
     uint8_t  tcp_syn_linear_timeouts
     uint8_t  tcp_synack_retries
@@ -64,6 +65,7 @@ cdef struct Policy:
     uint16_t port_first
     uint16_t port_last
     uint8_t  any_reserved
+    uint8_t  even_first                 # port_choice
     uint64_t reserved[1024]             # one bit a port
     ns_t     iss_tick_ns
 

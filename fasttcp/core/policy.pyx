@@ -27,6 +27,7 @@ cdef int policy_compile(Policy *p, object profile) except -1:
     p.rto_initial_us = _microseconds(profile.rto_initial_ns)
     p.rto_min_us = _microseconds(profile.rto_min_ns)
     p.rto_max_us = _microseconds(profile.rto_max_ns)
+    p.syn_retry_after_bad_ack_ns = profile.syn_retry_after_bad_ack_ns or 0
     p.tcp_syn_retries = profile.tcp_syn_retries
     p.tcp_syn_linear_timeouts = profile.tcp_syn_linear_timeouts
     p.tcp_synack_retries = profile.tcp_synack_retries
@@ -56,6 +57,7 @@ cdef int policy_compile(Policy *p, object profile) except -1:
     p.tcp_invalid_ratelimit_ns = profile.tcp_invalid_ratelimit_ns
     p.tcp_challenge_ack_limit = _count(profile.tcp_challenge_ack_limit)
     p.port_first, p.port_last = profile.ip_local_port_range
+    p.even_first = profile.port_choice == "even_first"
     for port in profile.ip_local_reserved_ports:
         p.any_reserved = 1
         p.reserved[port >> 6] |= <uint64_t>1 << (port & 63)

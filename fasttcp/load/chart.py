@@ -70,8 +70,7 @@ def svg(panels: Sequence[Panel]) -> str:
     """The panels below one another as an SVG document."""
     total = TOP + len(panels) * (HEIGHT + GAP) + BOTTOM
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {total}" width="{WIDTH}" height="{total}" '
-        'font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {total}" font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{total}" fill="#ffffff"/>',
     ]
     for at, (title, lines) in enumerate(panels):

@@ -9,11 +9,13 @@ time that each one stays. Symbols and units:
     h   how long a port in TIME_WAIT is blocked: t, or less where tcp_tw_reuse or a cap on buckets lets go of it earlier
 
 What it leaves out: the time of the handshake and of closing, chance, the grain of timers, the pattern in which exhausted
-ports come back (in bursts, one lifetime and 2MSL apart). The simulation has all of it.
+ports come back (in bursts, one lifetime and 2MSL apart), how often a server's TIME_WAIT is reopened when only a share of
+the connections is the server's, and what a policy that forbids reopening costs. The simulation has all of it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 __all__ = ["Formula", "first_failure", "formula"]
@@ -47,6 +49,15 @@ def first_failure(rate: float, ports: int, lifetime_s: float, blocked_s: float, 
     return lifetime_s + (ports - rate * lifetime_s) / (rate * (1 - server_share))
 
 
+def _distinct(connects: float, pool: float) -> float:
+    """How many different ports of a pool that many connects use, where ports may be taken again out of TIME_WAIT.
+
+    Linux passes over 0 to 7 of the pool's ports after each choice, 4.5 steps on average, so one round uses a port with
+    probability 2/9, and connects * 4.5 / pool rounds leave pool * (7/9)^rounds unused.
+    """
+    return min(connects, pool * (1 - math.pow(7 / 9, connects * 4.5 / pool)))
+
+
 def formula(
     *,
     rate: float,
@@ -58,6 +69,8 @@ def formula(
     time_wait_s: float,
     reuse_after_s: float | None = None,
     buckets: int | None = None,
+    even_first: bool = False,
+    reopens: bool = True,
 ) -> Formula:
     """The formula for one load.
 
@@ -77,6 +90,10 @@ def formula(
         Time in TIME_WAIT after which a connect may take the port all the same (tcp_tw_reuse_delay); None: never.
     buckets : int or None
         tcp_max_tw_buckets of each host; None: no limit.
+    even_first : bool
+        Whether ports are chosen as Linux does, every other one first and with random gaps.
+    reopens : bool
+        Whether a SYN may open the server's TIME_WAIT anew (time_wait_syn_reopens).
     """
     client_share = 1 - server_share
     n = pairs if busiest_share is None else 1 / busiest_share
@@ -91,10 +108,18 @@ def formula(
     carried = min(rate, wall)
     alive = carried * lifetime_s
     room = max(0.0, n * ports - alive)  # a 4-tuple is in TIME_WAIT once
+    client_wait = carried * client_share * time_wait_s
+    server_wait = carried * server_share * time_wait_s
+    pool = n * ports / 2
+    if even_first and reuse_after_s is not None:
+        client_wait = min(_distinct(client_wait, pool), max(0.0, pool - alive))
+    client_wait = min(client_wait, cap, room)
+    if even_first and reopens and server_share == 1 and alive < pool:
+        server_wait = _distinct(server_wait, pool) * (1 - alive / pool)  # some of them live again
     return Formula(
         alive=alive,
-        client_time_wait=min(carried * client_share * time_wait_s, cap, room),
-        server_time_wait=min(carried * server_share * time_wait_s, cap, room),
+        client_time_wait=client_wait,
+        server_time_wait=min(server_wait, cap, room - client_wait),  # its client's port is free
         ports_wanted=rate / n * (lifetime_s + client_share * blocked),
         ports=ports,
         wall=wall,

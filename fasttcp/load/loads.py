@@ -10,6 +10,8 @@ the profile, with or without the sysctl's prefix (net.ipv4.tcp_tw_reuse). A bare
 from __future__ import annotations
 
 import difflib
+import math
+import random
 import re
 import struct
 import warnings
@@ -27,7 +29,7 @@ LOAD_NAMES = ("rate", "lifetime", "sources", "destinations", "ports", "who_close
 CLOSERS = {"client": 0.0, "server": 1.0, "mix": 0.5}
 ANY_PAIR = 0xFFFFFFFF
 RECORD = struct.Struct("=qqII")  # fasttcp.load.simulation.PLANNED
-GOLDEN = 0.6180339887498949  # its multiples, modulo 1, spread evenly: closers in a mix follow no pattern of the pairs
+LEAST = 1000  # connections of a script
 #: a bare number in /proc/sys has this unit; all others that are times are in seconds
 UNITS = {"tcp_tw_reuse_delay": "ms", "tcp_invalid_ratelimit": "ms", "rto_min": "us", "rto_max": "ms"}
 SPELLINGS = {"tcp_rto_min_us": "rto_min", "tcp_rto_max_ms": "rto_max"}
@@ -95,14 +97,12 @@ class Load:
         """The records of one period for the simulation, and the period in ns."""
         if self.captured is not None:
             return b"".join(RECORD.pack(*one) for one in self.captured.arrivals), self.captured.period_ns
-        many = max(1, round(self.rate))
+        # Whole seconds, and so many that chance in the order of closers does not repeat soon.
+        many = max(1, round(self.rate * math.ceil(LEAST / self.rate)))
+        closers = _closers(many, self.server_share)
         records = (
-            RECORD.pack(
-                int(i * 1e9 / self.rate), self.lifetime_ns, ANY_PAIR,
-                1 if (i * GOLDEN) % 1.0 < self.server_share else 0,
-            )
-            for i in range(many)
-        )  # fmt: skip
+            RECORD.pack(int(i * 1e9 / self.rate), self.lifetime_ns, ANY_PAIR, closer) for i, closer in enumerate(closers)
+        )
         return b"".join(records), max(1, round(many * 1e9 / self.rate))
 
     @property
@@ -116,6 +116,15 @@ class Load:
         for _, _, pair, _ in self.captured.arrivals:
             counts[pair] += 1
         return max(counts) / len(self.captured.arrivals)
+
+
+def _closers(many: int, server_share: float) -> list[int]:
+    """0 and 1 (the server), exactly that share of them, in an order without any pattern: a pattern could keep step with
+    the pairs, or with the connections that take the ports of those before them."""
+    closers = [1] * round(many * server_share)
+    closers += [0] * (many - len(closers))
+    random.Random(many).shuffle(closers)
+    return closers
 
 
 def _dotted(number: int) -> str:
@@ -238,7 +247,8 @@ def _rewritten(load: Load, new: dict[str, Any]) -> Captured:
     if "server_share" in new:
         share = new["server_share"]
         arrivals = [
-            (at, life, pair, 1 if (i * GOLDEN) % 1.0 < share else 0) for i, (at, life, pair, _) in enumerate(arrivals)
+            (at, life, pair, closer)
+            for (at, life, pair, _), closer in zip(arrivals, _closers(len(arrivals), share), strict=True)
         ]
     if "sources" in new or "destinations" in new:
         plain = replace(load, captured=None, **{k: new[k] for k in ("sources", "destinations") if k in new})

@@ -91,16 +91,16 @@ class Plan:
 
 def usual_duration_ns(load: Load, profile: Profile) -> int:
     """Long enough for a steady state: two rounds of opening, living, and waiting, and half a minute."""
-    life = load.lifetime_ns
+    life: int = load.lifetime_ns
     if load.captured is not None:
         life = max(life_ns for _, life_ns, _, _ in load.captured.arrivals)
-    half_closed: int = profile.tcp_fin_timeout_ns or 0 if load.answer_ns is None else load.answer_ns
+    half_closed = (profile.tcp_fin_timeout_ns or 0) if load.answer_ns is None else load.answer_ns
     longest = 2 * (profile.time_wait_ns + min(life, 3600 * 10**9) + min(half_closed, 3600 * 10**9)) + 30 * 10**9
     return int(-(-longest // 10**10) * 10**10)
 
 
 def make_plan(
-    load: Load, profile: Profile, *, duration_ns: int | None = None, seed: int = 1, tick_ns: int = TICK_NS,
+    load: Load, profile: Profile, *, duration_ns: int | None = None, seed: int = 1, tick_ns: int = TICK_NS, phase_ns: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Plan:  # fmt: skip
     """Simulate a load under a profile, and put the formula beside it.
@@ -115,6 +115,8 @@ def make_plan(
         Of both tables: of port offsets and sequence numbers. The figures hardly depend on it.
     tick_ns : int
         The grain of the timers. A real kernel's is coarser: Linux at 250 Hz fires a timer of 60 s up to 2.048 s late.
+    phase_ns : int
+        How long before the load's beginning the timers' tick began.
     progress : callable or None
         Called with the share done, 0 to 1, some hundred times.
 
@@ -129,6 +131,8 @@ def make_plan(
     delay = max(1, load.rtt_ns // 2)
     client = ConnectionTable(1024, max_capacity=MAX_ROWS, profile=profile, seed=seed, tick_ns=tick_ns)
     server = ConnectionTable(1024, max_capacity=MAX_ROWS, profile=profile, seed=seed + 1, tick_ns=tick_ns)
+    for table in (client, server) if phase_ns else ():
+        table.advance(-phase_ns)  # an empty table counts its ticks from the first time that it sees
     run = Simulation(
         client, server, load.pairs, script, period, delay_ns=delay, answer_ns=load.answer_ns, sample_ns=sample,
         duration_ns=duration,
@@ -150,7 +154,7 @@ def make_plan(
 def _sample_ns(duration_ns: int) -> int:
     """A round time between samples: at most SAMPLES of them."""
     least = -(-duration_ns // SAMPLES)
-    unit = 10 ** (len(str(least)) - 1)
+    unit: int = 10 ** (len(str(least)) - 1)
     return next(unit * k for k in (1, 2, 5, 10) if unit * k >= least)
 
 
@@ -160,7 +164,8 @@ def _formula(load: Load, profile: Profile) -> Formula:
         rate=load.rate, lifetime_s=load.lifetime_ns / 1e9, pairs=len(load.pairs), busiest_share=load.busiest_share,
         ports=_ports(profile), server_share=load.server_share, time_wait_s=_time_wait_s(load, profile),
         reuse_after_s=profile.tcp_tw_reuse_delay_ns / 1e9 if reuse and profile.tcp_timestamps else None,
-        buckets=profile.tcp_max_tw_buckets,
+        buckets=profile.tcp_max_tw_buckets, even_first=profile.port_choice == "even_first",
+        reopens=profile.time_wait_syn_reopens != "never",
     )  # fmt: skip
 
 
@@ -175,6 +180,8 @@ def _time_wait_s(load: Load, profile: Profile) -> float:
 
 def _ports(profile: Profile) -> int:
     first, last = profile.ip_local_port_range
+    if profile.port_choice == "even_first" and last > first:
+        last -= (last - first + 1) % 2  # they are tried in two rounds of the same length
     return last - first + 1 - sum(first <= port <= last for port in profile.ip_local_reserved_ports)
 
 

@@ -54,7 +54,7 @@ def test_what_if_is_one_table(plan):
     assert int(at["tcp_tw_reuse=1,tcp_tw_reuse_delay=300ms"].split()[-2].replace(",", "")) > 5000
     assert at["net.ipv4.tcp_max_tw_buckets=100"].split()[1] == "100"
     server = at["who_closes=server"].split()
-    assert server[1] == "0" and float(server[2].replace(",", "")) > 900
+    assert server[1] == "0" and 300 < float(server[2].replace(",", "")) < 500  # half of the ports, reopened
 
 
 def test_advice_is_simulated_and_names_its_risk(plan):

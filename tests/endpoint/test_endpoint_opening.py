@@ -432,3 +432,33 @@ def test_segments_are_complete_records():
     assert (syn["time_ns"], syn["info"] & 1, syn["ip_bytes"], syn["mss"]) == (x.now, 1, 80, 1440)
     assert unpack(pack(**syn)) == syn
     assert outcome(x.seat.receive(x.segment("SA 0 ack 1"), x.now)).after == State.ESTABLISHED
+
+
+# ---- the peer still holds an old connection --------------------------------------------------------------------------
+
+
+def test_an_ack_that_is_not_our_syns_is_reset_and_linux_asks_again_at_once():
+    x = Exchange("linux")
+    x.open()
+    x.sends("S 0")
+    assert x.gets("A 5000 ack -3000").events == [Event.RCV_BAD_ACK]
+    x.sends("R -3000")
+    assert x.wait(0.05) == [(0.01, "S 0")]
+    # Once only: then the usual times, so that two hosts cannot keep each other busy.
+    x.gets("A 5000 ack -3000")
+    x.sends("R -3000")
+    assert x.wait(0.9) == []
+    x.gets("SA 0 ack 1")
+    x.sends("A 1 ack 1")
+    assert x.state == State.ESTABLISHED
+
+
+@pytest.mark.parametrize("profile", ["bsd", "rfc9293"])
+def test_others_ask_again_when_the_syn_times_out(profile):
+    x = Exchange(profile)
+    x.open()
+    x.sends("S 0")
+    x.gets("A 5000 ack -3000")
+    x.sends("R -3000")
+    assert x.wait(0.9) == []
+    assert x.wait(0.2) == [(0.1, "S 0")]

@@ -45,15 +45,15 @@ def compare(scenario: Scenario, kernel: dict[str, Any], plan: Plan) -> list[Figu
     figures = [Figure("TIME_WAIT, peak", max(kernel["time_wait"]), max(predicted.values()), peak)]
     for second in range(10, len(kernel["time_wait"]) + 1, 10):
         figures.append(Figure(f"TIME_WAIT at {second} s", kernel["time_wait"][second - 1], predicted[second], peak))
+    again = plan.figures["reused"]
     totals = [
         ("connections opened", kernel["opened"], plan.figures["opened"]),
         ("EADDRNOTAVAIL", kernel["failed"], plan.figures["no_port"]),
-        ("TIME_WAIT reused (TWRecycled)", kernel["counters"]["TWRecycled"], (plan.figures["reused"] or 0) + (plan.figures["reopened"] or 0)),
+        ("TIME_WAIT reused (TWRecycled)", kernel["counters"]["TWRecycled"], again),
         ("no TIME_WAIT (TCPTimeWaitOverflow)", kernel["counters"]["TCPTimeWaitOverflow"], plan.figures["overflowed"]),
     ]
     figures += [Figure(name, ours, float(theirs or 0), float(theirs or 0)) for name, ours, theirs in totals]
     if kernel["first_failure_s"] is not None and plan.figures["first_failure"] is not None:
-        figures.append(
-            Figure("first failure, s", round(kernel["first_failure_s"], 2), plan.figures["first_failure"], plan.figures["first_failure"])
-        )
+        first = plan.figures["first_failure"]
+        figures.append(Figure("first failure, s", round(kernel["first_failure_s"], 2), first, first))
     return figures

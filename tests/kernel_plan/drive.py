@@ -31,6 +31,7 @@ class Run:
     time_wait: list[int] = field(default_factory=list)  # sockstat's tw: TIME_WAIT and orphans in FIN_WAIT_2
     failures: list[int] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
+    jiffies: int = 0  # when it began; 0: the kernel does not tell
     late_s: float = 0.0  # the furthest that the driver was behind its timetable
 
 
@@ -43,6 +44,16 @@ def counter_lines(path: str) -> dict[str, int]:
         if names.startswith("TcpExt:"):
             out.update(zip(names.split()[1:], map(int, values.split()[1:]), strict=True))
     return out
+
+
+def jiffies() -> int:
+    """The kernel's clock of timers, or 0 where /proc/timer_list cannot be read. In it stands the jiffy of the last tick of
+    each CPU; the latest is now, or a tick ago."""
+    try:
+        with open("/proc/timer_list") as file:
+            return max((int(line.split(":")[1]) for line in file if line.strip().startswith("jiffies:")), default=0)
+    except OSError:
+        return 0
 
 
 def time_wait() -> int:
@@ -82,6 +93,7 @@ class _Driver:
 
     def run(self, seconds: int) -> Run:
         before = counter_lines("/proc/thread-self/net/netstat")
+        self.out.jiffies = jiffies()
         begin = time.monotonic()
         sample = 1
         while True:

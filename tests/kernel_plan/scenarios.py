@@ -53,10 +53,12 @@ class Scenario:
 
         return [closer for _, _, _, closer in RECORD.iter_unpack(self.load.script[0])]
 
-    def predict(self, hz: int) -> Plan:
-        """The plan, with the grain that this kernel's timers have."""
+    def predict(self, hz: int, jiffies: int = 0) -> Plan:
+        """The plan, with the grain of this kernel's timers, and where in it the load began (jiffies at that moment)."""
         waits = self.sysctls.get("tcp_fin_timeout", 60) if self.answer_s else 60
-        return make_plan(self.load, self.profile, duration_ns=SECONDS * 10**9, tick_ns=grain_ns(waits, hz))
+        grain = grain_ns(waits, hz)
+        phase = jiffies * 10**9 // hz % grain
+        return make_plan(self.load, self.profile, duration_ns=SECONDS * 10**9, tick_ns=grain, phase_ns=phase)
 
 
 def grain_ns(seconds: float, hz: int) -> int:

@@ -13,7 +13,9 @@ from fasttcp.load.simulation import PLANNED, SAMPLE_FIELDS, Simulation
 from fasttcp.profiles import LINUX
 
 SECOND = 10**9
-SHORT = LINUX.replace(msl="1s", ip_local_port_range=(20001, 21000))  # TIME_WAIT 2 s, 1,000 ports: a minute in a second
+# TIME_WAIT 2 s, 1,000 ports: a minute in a second
+SHORT = LINUX.replace(msl="1s", ip_local_port_range=(20001, 21000), port_choice="in_turn")
+EVEN = {"port_choice": "even_first"}
 
 
 def plan(rate, profile=SHORT, seconds=20, **load):
@@ -42,6 +44,12 @@ def near(value, wanted, share=0.02, least=3):
         (900, {"loopback": True}, {"tcp_tw_reuse": 2, "tcp_tw_reuse_delay": "500ms"}),
         (900, {}, {"tcp_tw_reuse": 2}),
         (900, {}, {"tcp_tw_reuse": 1, "tcp_timestamps": 0}),
+        (900, {}, EVEN),
+        (300, {"server_share": 1.0}, EVEN),
+        (2000, {"server_share": 1.0, "sources": 2}, EVEN),
+        (300, {"server_share": 1.0}, {**EVEN, "time_wait_syn_reopens": "seq"}),
+        (900, {}, {**EVEN, "tcp_tw_reuse": 1, "tcp_tw_reuse_delay": "100ms"}),
+        (900, {}, {**EVEN, "ip_local_port_range": (20001, 20999)}),
         (900, {}, {"msl": "250ms"}),
         (400, {"lifetime_ns": 4 * SECOND}, {}),
         (900, {"lifetime_ns": 2 * SECOND, "server_share": 1.0}, {}),
@@ -200,13 +208,33 @@ def test_the_script_has_the_layout_that_is_told():
 # ---- crowded remote ends: the same port is chosen as by looking at each ----------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_crowd_changes_no_choice(seed):
+def first_free(taken, first, many, start, step):
+    """The first port from `start` on, in steps, that is not taken; going round. None: all of them are."""
+    ports = (first + (start - first + k) % many for k in range(0, many, step))
+    return next((port for port in ports if port not in taken), None)
+
+
+def candidates(choice, taken, first, many, last):
+    """Which ports a naive search may come to, after `last` was chosen before."""
+    if choice == "in_turn":
+        return {first_free(taken, first, many, last + 1, 1)}
+    begin = last + 2 if (last - first) % 2 == 0 else last + 1
+    found = set()
+    for start in range(begin, begin + 16, 2):
+        even = first_free(taken, first, many, start, 2)
+        found.add(first_free(taken, first, many, start + 1, 2) if even is None else even)
+    return found
+
+
+@pytest.mark.parametrize("choice", ["in_turn", "even_first"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_crowd_changes_no_choice(seed, choice):
     """A naive model: the next port in turn that no connection to this remote end has."""
     chance = random.Random(seed)
-    first, many = 30000, 1500
-    table = ConnectionTable(4000, profile=LINUX.replace(ip_local_port_range=(first, first + many - 1)), seed=seed)
-    live, place, failed = {}, None, 0
+    first, many = 30001, 1500
+    profile = LINUX.replace(ip_local_port_range=(first, first + many - 1), port_choice=choice)
+    table = ConnectionTable(4000, profile=profile, seed=seed)
+    live, last, failed = {}, None, 0
     for turn in range(9000):
         now = turn * 1000
         if live and chance.random() < (0.2 if turn // 2500 % 2 == 0 else 0.7):
@@ -220,14 +248,23 @@ def test_a_crowd_changes_no_choice(seed):
             failed += 1
             continue
         port = table.summary(handle)["orig_port"]
-        if place is not None:
-            free = (first + (place - first + k) % many for k in range(1, many + 1))
-            assert port == next(p for p in free if p not in live)
-        live[port], place = handle, port
+        if last is not None:
+            assert port in candidates(choice, live, first, many, last)
+        live[port], last = handle, port
         if turn % 500 == 0:
             table.check_invariants()
     assert failed > 20
     table.take_output()
+
+
+def test_of_an_odd_number_of_ports_linux_leaves_out_the_last():
+    table = ConnectionTable(20, profile=LINUX.replace(ip_local_port_range=(30000, 30004)))
+    ports = [table.summary(table.open("10.0.0.1", 0, "10.0.0.2", 443, 0))["orig_port"] for _ in range(4)]
+    assert set(ports[:2]) == {30000, 30002} and set(ports[2:]) == {30001, 30003}
+    with pytest.raises(PortsExhausted):
+        table.open("10.0.0.1", 0, "10.0.0.2", 443, 0)
+    alone = ConnectionTable(20, profile=LINUX.replace(ip_local_port_range=(30000, 30000)))
+    assert alone.summary(alone.open("10.0.0.1", 0, "10.0.0.2", 443, 0))["orig_port"] == 30000
 
 
 def test_a_search_in_a_crowd_looks_at_no_row():
