@@ -21,8 +21,9 @@ from fasttcp.core.machine cimport machine_actions
 from fasttcp.core.names cimport (
     A_DELETE, A_DELIVER, A_NEVER, A_QUEUE, A_REJECT, A_RESEND, A_SEND_ABORT_RST, A_SEND_ACK, A_SEND_CHALLENGE_ACK,
     A_SEND_DATA, A_SEND_FIN, A_SEND_PROBE, A_SEND_RST, A_SEND_SYN, A_SEND_SYN_ACK, A_START_2MSL, A_START_FIN_WAIT_2,
-    A_START_KEEPALIVE, A_START_RETRANSMIT, E_EVICTED, E_RCV_UNACCEPTABLE, E_RETRANSMIT, E_TIME_WAIT_OVERFLOW, S_CLOSED,
-    S_ESTABLISHED, S_FIN_WAIT_1, S_LISTEN, S_SYN_RCVD, S_TIME_WAIT, S_CLOSE_WAIT, S_CLOSING, S_LAST_ACK,
+    A_START_KEEPALIVE, A_START_RETRANSMIT, E_EVICTED, E_RCV_DATA_UNWANTED, E_RCV_UNACCEPTABLE, E_RETRANSMIT,
+    E_TIME_WAIT_OVERFLOW, S_CLOSED, S_CLOSE_WAIT, S_CLOSING, S_ESTABLISHED, S_FIN_WAIT_1, S_LAST_ACK, S_LISTEN,
+    S_SYN_RCVD, S_TIME_WAIT,
 )
 from fasttcp.core.output cimport emit
 from fasttcp.core.seat cimport fire
@@ -112,7 +113,9 @@ cdef void _send(Work *w, uint32_t actions, int event, bint again) noexcept nogil
         w.r.aux |= TCB_RECOVERING
         w.c.recover = b.snd_nxt
     if actions & A_SEND_ABORT_RST:
-        emit(w, RST, b.snd_nxt, 0)
+        # In answer to a segment it stands where the peer waits for us: our FIN may be lost, and a RST after it would
+        # only be challenged (RFC 5961 section 3.2).
+        emit(w, RST, w.s.ack if event == E_RCV_DATA_UNWANTED else b.snd_nxt, 0)
     elif actions & A_SEND_RST:
         emit(w, RST, w.s.ack, 0)
     elif actions & A_SEND_PROBE:

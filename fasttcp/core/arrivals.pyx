@@ -106,7 +106,8 @@ cdef void _receive(Endpoint *e, const Segment *s, ns_t now_ns, const Key *key, O
     w.c.segments[1] += 1
     if w.r.seat.tcb.timer == TIMER_KEEPALIVE:
         w.r.seat.tcb.retries = 0                        # whatever it is, the peer lives
-    if illegal(s):
+    # In a connection a SYN with RST or FIN is looked at as any other segment: RST, then SYN, then ACK.
+    if illegal(s) if w.r.state[0] == S_SYN_SENT else s.flags & 0x3F == 0:
         step(&w, E_RCV_ILLEGAL)
     elif w.r.state[0] == S_SYN_SENT:
         _in_syn_sent(&w)
@@ -243,6 +244,13 @@ cdef void _reset(Work *w, int state) noexcept nogil:
         step(w, E_RCV_RST)
 
 
+cdef inline uint32_t _oldest_ack(const Work *w) noexcept nogil:
+    """How far behind SND.UNA an ACK can honestly be: MAX.SND.WND (RFC 5961 section 5.2), but no more than was ever
+    acknowledged after the handshake's SYN (kernel tcp_ack, bytes_acked; an active open's SYN counts there)."""
+    cdef uint32_t acked = w.r.seat.tcb.snd_una - w.c.iss - (w.r.flags & ROW_PASSIVE != 0)
+    return acked if acked < w.c.snd_max_wnd else w.c.snd_max_wnd
+
+
 cdef bint _ack_part(Work *w) noexcept nogil:
     """The ACK of w.s: its event and what moves with it. False: nothing more of this segment is to be read."""
     cdef Tcb *b = &w.r.seat.tcb
@@ -253,7 +261,7 @@ cdef bint _ack_part(Work *w) noexcept nogil:
         if event != E_RCV_ACK_OF_SYN:
             step(w, event)
             return False
-    elif seq_lt(b.snd_nxt, ack) or (w.e.policy.rfc5961 and seq_lt(ack, b.snd_una - w.c.snd_max_wnd)):
+    elif seq_lt(b.snd_nxt, ack) or (w.e.policy.rfc5961 and seq_lt(ack, b.snd_una - _oldest_ack(w))):
         step(w, E_RCV_ACK_SUSPECT)
         return False
     elif w.r.aux & TCB_FIN_SENT and ack == b.snd_nxt and ack != b.snd_una:

@@ -108,7 +108,7 @@ cdef struct Client:
     int       close_by
     bint      half_close        # shutdown as soon as the request is out
     ns_t      timeout_ns        # for connecting and answering together; 0: TCP's own
-    uint64_t  connecting_limit  # SYNs unanswered at once, of the closed model
+    uint64_t  connecting_limit  # SYNs unanswered at once, of the closed model; FINs, at the end
     uint64_t  random[2]
     ns_t      next_open_ns
     ns_t      next_churn_ns

@@ -41,7 +41,6 @@ __all__: list[str] = []
 cdef enum:
     OPENS = 256                 # connections opened, and closed by churn, in one turn at most
     SWEEP = 8192                # rows looked at in one turn at the end
-    CLOSING_LIMIT = 4096        # closing at once at the end
     LATE_NS = 1000000
     POOL_PAUSE_NS = 1000000     # an empty pool is not asked again before
 
@@ -466,7 +465,7 @@ cdef void client_sweeps(Client *c, ns_t now) noexcept nogil:
     if c.e.engine.table.high == 0:
         return
     for _i in range(SWEEP):
-        if not c.cutting and c.closing >= CLOSING_LIMIT:
+        if not c.cutting and c.closing >= c.connecting_limit:
             return
         if c.sweep >= c.e.engine.table.high:
             c.sweep = 0

@@ -257,16 +257,35 @@ def test_case_22_ack_that_is_too_old():
     x = Exchange().established(window=5000)
     x.gets("A 1 ack 1 win 2000")  # MAX.SND.WND stays 5000
     assert x.snd_max_wnd == 5000
-    x.send(2000)
+    for n in (1, 2, 3):
+        x.send(2000)
+        x.gets(f"A 1 ack {1 + 2000 * n} win 2000")
     x.sent.clear()
-    x.gets("A 1 ack 2001 win 2000")
-    assert x.gets("A 1 ack -2999 len 10").events == [Event.RCV_ACK, Event.RCV_DATA]  # just within
-    x.sends("A 2001 ack 11")
-    assert x.una() == 2001
-    assert x.gets("A 11 ack -3000 len 10").events == [Event.RCV_ACK_SUSPECT]
-    x.sends("A 2001 ack 11")
+    assert x.gets("A 1 ack 1001 len 10").events == [Event.RCV_ACK, Event.RCV_DATA]  # just within
+    x.sends("A 6001 ack 11")
+    assert x.una() == 6001
+    assert x.gets("A 11 ack 1000 len 10").events == [Event.RCV_ACK_SUSPECT]
+    x.sends("A 6001 ack 11")
     old = Exchange(rfc5961=False).established(window=5000)
     assert old.gets("A 1 ack -100000 len 10").events == [Event.RCV_ACK, Event.RCV_DATA]
+
+
+@pytest.mark.parametrize(("passive", "oldest"), [(False, 0), (True, 1)])
+def test_case_22_nothing_older_than_the_first_byte_is_an_ack(passive, oldest):
+    x = Exchange().established(passive=passive, window=60000)
+    assert Event.RCV_ACK_SUSPECT not in x.gets(f"A 1 ack {oldest}").events
+    x.quiet()
+    assert x.gets(f"A 1 ack {oldest - 1}").events == [Event.RCV_ACK_SUSPECT]
+    x.sends("A 1 ack 1")
+
+
+@pytest.mark.parametrize("state", SYNCHRONIZED)
+def test_case_21_a_syn_with_fin_or_rst_is_looked_at_in_the_usual_order(state):
+    x = Exchange("rfc9293").in_state(state)
+    rcv, nxt, _ = parts(x)
+    assert x.gets(f"SF {rcv}").events == [Event.RCV_SYN_SUSPECT]
+    x.sends(f"A {nxt} ack {rcv}")
+    assert x.gets(f"SR {rcv}").events[0] in (Event.RCV_RST, Event.RCV_RST_DROPPED)
 
 
 def test_segment_without_ack_is_dropped():

@@ -228,6 +228,12 @@ def test_case_34_new_data_after_a_full_close(profile, state):
     assert x.seat.counts()["orphans"] == 0
 
 
+def test_case_34_the_reset_stands_where_the_peer_waits_for_us():
+    x = Exchange().in_state(State.FIN_WAIT_1, orphan=True)
+    x.gets("A 1 ack 1 len 1")  # it has not seen our FIN: a RST behind that would only be challenged
+    x.sends("R 1")
+
+
 def test_case_34_old_data_after_a_full_close_is_only_acknowledged():
     x = Exchange().established()
     x.gets("A 1 ack 1 len 100")

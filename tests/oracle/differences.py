@@ -1,0 +1,47 @@
+"""Where Linux and a `linux` endpoint of ours differ, on purpose or not yet.
+
+REASONS are headings of docs/against-linux.md, which says why. A case that is listed here and no longer differs fails.
+"""
+
+REASONS = {
+    "illegal": "SYN with FIN or RST, or no flag at all, outside a connection",
+    "crossed": "SYN_RCVD after both sides opened",
+    "half_open": "SYN_RCVD of a listener",
+    "edge": "A segment that ends exactly at RCV.NXT",
+    "closing_fin": "The FIN again, with the ACK of ours, in CLOSING",
+    "after_fin": "Data that overlap the peer's own FIN",
+    "time_wait": "TIME_WAIT",
+    "reopened": "TIME_WAIT opened again by a SYN",
+    "reset": "The RST of an ABORT",
+    "twice": "CLOSE of what is closed already",
+    "abort": "ABORT in TIME_WAIT",
+}
+
+DIFFERENCES = {
+    **{("CLOSED", "any", probe): "illegal" for probe in ("no_flags", "no_flags_at_iss", "syn_fin", "syn_fin_at_0", "syn_ack_fin")},
+    ("LISTEN", "any", "syn_ack_fin"): "illegal",
+    **{("SYN_SENT", "any", probe): "illegal" for probe in ("syn_fin", "syn_fin_at_0", "syn_ack_fin", "syn_reset_with_ack")},
+    ("SYN_SENT", "any", "syn"): "crossed",
+    ("SYN_SENT", "any", "syn_with_data"): "crossed",
+    ("SYN_RCVD", "active", "case_21_syn_ack_again"): "crossed",
+    ("SYN_RCVD", "active", "case_22_ack_of_the_near_past"): "crossed",
+    ("SYN_RCVD", "active", "case_37_fin_again"): "crossed",
+    ("SYN_RCVD", "passive", "case_21_syn_in_the_window"): "half_open",
+    ("SYN_RCVD", "passive", "case_21_syn_ack_again"): "half_open",
+    ("SYN_RCVD", "passive", "syn_and_fin"): "half_open",
+    **{("FIN_WAIT_1", role, "case_37_fin_again"): "edge" for role in ("active", "passive")},
+    **{("CLOSING", role, "case_37_fin_again"): "closing_fin" for role in ("active", "passive")},
+    **{("CLOSE_WAIT", role, "case_16_data_overlapping"): "after_fin" for role in ("active", "passive")},
+    **{
+        ("TIME_WAIT", role, probe): "time_wait"
+        for role in ("active", "passive")
+        for probe in (
+            "case_15_no_ack_flag", "case_16_data_overlapping", "case_19_reset_in_the_window", "case_22_ack_of_the_future",
+            "case_22_ack_of_the_far_past", "case_26_data_in_order", "case_26_fin_in_order", "case_26_data_and_fin",
+            "case_26_data_beyond_a_hole", "case_26_fin_beyond_a_hole", "case_30_fin_without_our_last_ack", "no_flags",
+            "fin_without_ack",
+        )
+    },
+    ("TIME_WAIT", "passive", "case_22_ack_of_the_near_past"): "time_wait",
+    ("TIME_WAIT", "passive", "case_21_syn_in_the_window"): "reopened",
+}  # fmt: skip
