@@ -3,6 +3,7 @@
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 
 from fasttcp.core.hash cimport Key, key_observed
+from fasttcp.core.index cimport key_is_of
 from fasttcp.core.layout cimport (
     ACK, FIN, NO_ROW, OPT_WSCALE, ROW_PARTIAL, ROW_SCALED_0, ROW_SHIFT_0, ROW_SIDE_1_OPENED, ROW_SYN_PENDING, RST, SYN,
     Half, Observed, Row, Segment, ns_t, row_t, seq_le, seq_lt, seq_t, tick_t,
@@ -27,6 +28,7 @@ cdef enum:
     NO_SHIFT = 15               # in the shift bits of a side whose SYN carried no window scale option
     MAX_SHIFT = 14              # RFC 7323 section 2.3
     DUE_BATCH = 32
+    TALKING = 1 << S_ESTABLISHED | 1 << S_CLOSE_WAIT | 1 << S_FIN_WAIT_2    # an ACK changes nothing in these
     SEGMENT_BUDGET = 4096       # timers that one segment may have to look at; the rest waits for the next one
     # A full table lets go of the oldest that is over (TIME_WAIT, or reset), then of the oldest half-open, then of the
     # oldest closing connection; never of an established one.
@@ -103,10 +105,14 @@ cdef inline void count_packet(Observer *o, row_t row, int side, uint32_t payload
     cdef uint32_t before = half.bytes
     half.packets += 1
     half.bytes += payload
-    if half.packets == 0:
-        observed(o, row).packets_high[side] += 1
-    if half.bytes < before:
-        observed(o, row).bytes_high[side] += 1
+    if half.packets == 0 or half.bytes < before:
+        carry(o, row, side, half.packets == 0, half.bytes < before)
+
+
+cdef void carry(Observer *o, row_t row, int side, bint packets, bint bytes) noexcept nogil:
+    """A counter of the row has run over."""
+    observed(o, row).packets_high[side] += packets
+    observed(o, row).bytes_high[side] += bytes
 
 
 cdef inline void prefetch_beside(const Observer *o, row_t row) noexcept nogil:
@@ -526,6 +532,61 @@ cdef inline bint is_twin(const Observer *o, const Row *line, int s, const Segmen
 
 # ---- one segment -----------------------------------------------------------------------------------------------------
 
+cdef inline bint quiet(Observer *o, const Key *key, const Segment *segment, Verdict *out) noexcept nogil:
+    """An ACK, with the data that come next or without, between ends that talk, by which nothing changes: all that
+    `step` would do with it, and most of what any wire carries. False, and nothing is done: it is no such one.
+
+    No decision of its own: tests hold both ways to the same answers.
+    """
+    cdef Table *t = &o.engine.table
+    cdef row_t row = key.hint
+    cdef int s = key.side
+    cdef Row *line
+    cdef Half *sender
+    cdef Half *receiver
+    cdef int32_t fresh
+    cdef ns_t deadline
+    if (
+        segment.flags & (SYN | RST | FIN | ACK) != ACK or row == NO_ROW or segment.info & o.void_info
+        or segment.time_ns < t.now_ns or segment.time_ns >= t.tick_end_ns or store_behind(t)
+    ):
+        return False
+    line = &t.rows[row]
+    if (
+        not (TALKING >> line.state[0]) & (TALKING >> line.state[1]) & 1
+        or line.flags & ROW_BLANK or not store_in_use(t, row) or nearly_due(t, row) or not key_is_of(&t.index, key, row)
+    ):
+        return False
+    sender = &line.seat.half[s]
+    receiver = &line.seat.half[1 - s]
+    fresh = <int32_t>(segment.seq - sender.snd_nxt)
+    if fresh > 0 or (fresh != 0 and segment.payload != 0) or <int32_t>segment.payload < 0:
+        return False
+    if <int32_t>(segment.ack - receiver.snd_nxt) > 0:
+        return False
+    o.tallies.segments += 1
+    t.now_ns = segment.time_ns
+    if seq_lt(sender.rcv_nxt, segment.ack):
+        sender.rcv_nxt = segment.ack
+    sender.snd_nxt += segment.payload
+    sender.window = segment.window
+    count_packet(o, row, s, segment.payload)
+    if segment.time_ns > line.last_ns:
+        line.last_ns = segment.time_ns
+    out.row = row
+    out.flags = 0
+    out.state[0] = line.state[0]
+    out.state[1] = line.state[1]
+    if o.watch.seen != NULL:
+        deadline = o.watch.seen(o.watch.context, o, row, s, segment, 0)
+        if deadline != 0:
+            if deadline != KEEP_TIMER:
+                store_arm_ns(t, row, deadline)
+            return True
+    arm(o, row)
+    return True
+
+
 cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdict *out) noexcept nogil:
     cdef Table *t = &o.engine.table
     cdef int s = key.side
@@ -685,7 +746,9 @@ cdef inline void pipeline(
             prefetch_beside(o, key.hint)
         if i >= 2 * BATCH:
             now = numbered(at, i - 2 * BATCH)
-            step(o, &keys[(i - 2 * BATCH) & (RING - 1)], &segments[now], &verdicts[now])
+            key = &keys[(i - 2 * BATCH) & (RING - 1)]
+            if not quiet(o, key, &segments[now], &verdicts[now]):
+                step(o, key, &segments[now], &verdicts[now])
 
 
 cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil:

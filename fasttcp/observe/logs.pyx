@@ -17,8 +17,6 @@ from fasttcp.observe.text cimport (
     WIDEST, Text, text_room, write_address, write_base62, write_bytes, write_char, write_number, write_seconds,
 )
 
-from difflib import get_close_matches
-
 from fasttcp.observe.journal import CONN_STATES, ENDS
 from fasttcp.spec import State
 
@@ -350,6 +348,8 @@ cdef int layout_open(Layout *layout, str form, fields) except -1:
     layout.histories = names.count("history")
     for i, name in enumerate(names):
         if name not in FIELDS:
+            from difflib import get_close_matches
+
             near = get_close_matches(str(name), known, n=3)
             others = f"nearest: {', '.join(near)}" if near else f"there are {', '.join(known)}"
             raise ValueError(f"there is no field {name!r}; {others}")
