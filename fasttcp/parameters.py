@@ -11,7 +11,6 @@ import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 from fasttcp.errors import ProfileError
@@ -40,10 +39,11 @@ def to_ns(value: Any) -> int:
         match = _TIME.fullmatch(value)
         if not match or match[2] not in UNITS:
             raise ProfileError(f"{value!r} is not a time: write a number and one of {', '.join(UNITS)}, as in '200ms'")
-        exact = Fraction(match[1]) * UNITS[match[2]]
-        if exact.denominator != 1:
+        digits, _, decimals = match[1].partition(".")
+        exact, rest = divmod(int(digits + decimals) * UNITS[match[2]], 10 ** len(decimals))
+        if rest:
             raise ProfileError(f"{value!r} is not a whole number of nanoseconds")
-        return exact.numerator
+        return exact
     try:
         if isinstance(value, bool):
             raise TypeError

@@ -17,7 +17,6 @@ No rule of TCP stands here, only the figures that such rules need. No clock, no 
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -465,6 +464,8 @@ def _stored(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nearest(name: object, known: Iterable[str]) -> str:
+    import difflib  # not at the top: 1 ms that only a mistake needs
+
     near = difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.5)
     return f"; nearest: {', '.join(near)}" if near else ""
 

@@ -1,6 +1,5 @@
 """What Python users write: numbers, and addresses to the 16 bytes of a Segment and back (IPv4 as ::ffff:a.b.c.d)."""
 
-import ipaddress
 from operator import index
 
 from libc.string cimport memcmp, memcpy
@@ -18,6 +17,8 @@ cdef int parse_address(str name, value, uint8_t *out) except -1:
         if len(packed) not in (4, 16):
             raise SegmentError(f"{name}: an address has 4 or 16 bytes, got {len(packed)}")
     else:
+        import ipaddress    # not at the top: 1 ms that only text needs
+
         try:
             # ip_address() would read an int as an address, and True as 0.0.0.1
             packed = value.packed if hasattr(value, "packed") else ipaddress.ip_address(str(value)).packed
@@ -56,6 +57,8 @@ cdef object whole(str name, value, low, high):
 
 
 cdef str format_address(const uint8_t *packed):
+    import ipaddress
+
     if memcmp(packed, MAPPED, 12) == 0:
         return str(ipaddress.IPv4Address(packed[12:16]))
     return str(ipaddress.IPv6Address(packed[:16]))

@@ -6,7 +6,6 @@ What the bytes mean is not known here.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
@@ -20,6 +19,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     A reader of `path` sees the old file or the new one, never a part. Only its owner may read it. Raises OSError.
     """
+    import tempfile  # not at the top: 3 ms that only who saves needs
+
     path = os.path.abspath(os.fspath(path))
     if os.path.isdir(path):
         raise IsADirectoryError(f"{path} is a folder")

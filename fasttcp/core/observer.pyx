@@ -106,10 +106,14 @@ cdef inline void count_packet(Observer *o, row_t row, int side, uint32_t payload
     cdef uint32_t before = half.bytes
     half.packets += 1
     half.bytes += payload
-    if half.packets == 0:
-        observed(o, row).packets_high[side] += 1
-    if half.bytes < before:
-        observed(o, row).bytes_high[side] += 1
+    if half.packets == 0 or half.bytes < before:
+        carry(o, row, side, half.packets == 0, half.bytes < before)
+
+
+cdef void carry(Observer *o, row_t row, int side, bint packets, bint bytes) noexcept nogil:
+    """A counter of the row has run over."""
+    observed(o, row).packets_high[side] += packets
+    observed(o, row).bytes_high[side] += bytes
 
 
 cdef inline void prefetch_beside(const Observer *o, row_t row) noexcept nogil:

@@ -43,7 +43,6 @@ from fasttcp.core.turn cimport turn_give
 from fasttcp.core.verdicts cimport V_FULL
 from fasttcp.core.wheel cimport TIMEOUT_TICKS
 
-import hashlib
 import os
 
 from fasttcp.core.files import replacing
@@ -106,6 +105,8 @@ cdef bytes _secret(seed):
     common."""
     if seed is None:
         return os.urandom(32)
+    import hashlib      # not at the top: 3 ms that only a seed and the endpoint seat need
+
     return hashlib.blake2b(str(whole("seed", seed, -(1 << 63), (1 << 64) - 1)).encode(), digest_size=32).digest()
 
 
@@ -192,6 +193,8 @@ cdef int open_observer(ConnectionTable self, profile, dict layout, bytes secret)
 cdef int open_endpoint(ConnectionTable self, profile, dict layout, bytes secret, size_t output_limit) except -1:
     cdef Endpoint *endpoint
     cdef uint64_t words[2]
+    import hashlib
+
     # What goes on the wire must tell nothing of the index's secret.
     cdef bytes other = hashlib.blake2b(secret, digest_size=16, person=b"endpoint").digest()
     memcpy(words, <const char *>other, 16)

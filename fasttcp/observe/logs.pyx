@@ -17,8 +17,6 @@ from fasttcp.observe.text cimport (
     WIDEST, Text, text_room, write_address, write_base62, write_bytes, write_char, write_number, write_seconds,
 )
 
-from difflib import get_close_matches
-
 from fasttcp.observe.journal import CONN_STATES, ENDS
 from fasttcp.spec import State
 
@@ -211,22 +209,25 @@ cdef inline char *write_value(char *p, int field, const Entry *e) noexcept nogil
     cdef const char *at = <const char *>e + PLACES[field]
     cdef int kind = KINDS[field]
     if kind == K_COUNT:
-        return write_number(p, (<const uint64_t *>at)[0])
-    if kind == K_COUNT_32:
-        return write_number(p, (<const uint32_t *>at)[0])
-    if kind == K_PORT:
-        return write_number(p, (<const uint16_t *>at)[0])
-    if kind == K_UNSET:
-        return p
-    if kind == K_WORD:
-        return write_word(p, &WORDS[field][(<const uint8_t *>at)[0]])
-    if kind == K_ADDRESS:
-        return write_address(p, <const uint8_t *>at)
-    if kind == K_SIZE:
-        return write_number(p, (<const uint64_t *>at)[0]) if e.last_ns > e.summary.first_ns else p
-    if kind == K_TIME:
-        return write_seconds(p, (<const int64_t *>at)[0])
-    return write_other(p, field, e)
+        p = write_number(p, (<const uint64_t *>at)[0])
+    elif kind == K_COUNT_32:
+        p = write_number(p, (<const uint32_t *>at)[0])
+    elif kind == K_PORT:
+        p = write_number(p, (<const uint16_t *>at)[0])
+    elif kind == K_UNSET:
+        pass
+    elif kind == K_WORD:
+        p = write_word(p, &WORDS[field][(<const uint8_t *>at)[0]])
+    elif kind == K_ADDRESS:
+        p = write_address(p, <const uint8_t *>at)
+    elif kind == K_SIZE:
+        if e.last_ns > e.summary.first_ns:
+            p = write_number(p, (<const uint64_t *>at)[0])
+    elif kind == K_TIME:
+        p = write_seconds(p, (<const int64_t *>at)[0])
+    else:
+        p = write_other(p, field, e)
+    return p
 
 
 cdef char *write_other(char *p, int field, const Entry *e) noexcept nogil:
@@ -289,23 +290,33 @@ cdef char *pad(char *begun, char *end, int width) noexcept nogil:
     return end + missing
 
 
-cdef char *write_columns(char *p, const Layout *layout, const Entry *e) noexcept nogil:
+cdef char *write_separated(char *p, const Layout *layout, const Entry *e) noexcept nogil:
+    """Zeek's log or CSV."""
+    cdef char *value
+    cdef int i
+    cdef bint zeek = layout.format == FORMAT_ZEEK
+    cdef char separator = c"\t" if zeek else c","
+    for i in range(layout.n):
+        value = p
+        p = write_value(p, layout.field[i], e)
+        if p == value and zeek:
+            p = write_char(p, c"-")
+        p = write_char(p, separator)
+    return p - 1
+
+
+cdef char *write_table(char *p, const Layout *layout, const Entry *e) noexcept nogil:
     cdef char *value
     cdef int i, field
-    cdef char separator = c" "
-    if layout.format == FORMAT_ZEEK:
-        separator = c"\t"
-    elif layout.format == FORMAT_CSV:
-        separator = c","
     for i in range(layout.n):
         field = layout.field[i]
         if i:
-            p = write_char(p, separator)
+            p = write_char(p, c" ")
         value = p
         p = write_value(p, field, e)
-        if p == value and layout.format != FORMAT_CSV:
+        if p == value:
             p = write_char(p, c"-")
-        if layout.format == FORMAT_TABLE and (i != layout.n - 1 or WIDTHS[field] < 0):
+        if i != layout.n - 1 or WIDTHS[field] < 0:
             p = pad(value, p, WIDTHS[field])
     return p
 
@@ -317,7 +328,12 @@ cdef void put_entry(Text *t, const Layout *layout, const Entry *e) noexcept nogi
     if not text_room(t, <size_t>(layout.n + 1) * (WIDEST + sizeof(Word)) + <size_t>layout.histories * history):
         return
     p = t.data + t.size
-    p = write_json(p, layout, e) if layout.format == FORMAT_JSON else write_columns(p, layout, e)
+    if layout.format == FORMAT_JSON:
+        p = write_json(p, layout, e)
+    elif layout.format == FORMAT_TABLE:
+        p = write_table(p, layout, e)
+    else:
+        p = write_separated(p, layout, e)
     p[0] = c"\n"
     t.size = <size_t>(p + 1 - t.data)
 
@@ -350,6 +366,8 @@ cdef int layout_open(Layout *layout, str form, fields) except -1:
     layout.histories = names.count("history")
     for i, name in enumerate(names):
         if name not in FIELDS:
+            from difflib import get_close_matches
+
             near = get_close_matches(str(name), known, n=3)
             others = f"nearest: {', '.join(near)}" if near else f"there are {', '.join(known)}"
             raise ValueError(f"there is no field {name!r}; {others}")

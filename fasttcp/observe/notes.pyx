@@ -178,6 +178,10 @@ cdef inline bint cut(const Journal *j, const Segment *g) noexcept nogil:
     return j.zeek and g.info & INFO_CUT != 0
 
 
+cdef inline bint talks(const Sender *side) noexcept nogil:
+    return side.state == Z_ESTABLISHED or side.state == Z_PARTIAL
+
+
 cdef inline bint plain(Journal *j, const Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
     """An ACK, with data or without, by which nothing is missed, closed or repeated: all that `note` would do with it.
 
@@ -190,14 +194,15 @@ cdef inline bint plain(Journal *j, const Observer *o, row_t row, int s, const Se
     cdef uint32_t number = g.seq - me.start
     cdef uint32_t acked = g.ack - peer.start
     cdef uint32_t last = me.last + g.payload
-    if (me.marks | peer.marks) & SPECIAL or not me.marks & M_SPOKEN or p.flags & (P_OLD_TIME | P_DEFERRED):
-        return False
-    if me.state == Z_INACTIVE or peer.state == Z_INACTIVE or p.letters < 2:
+    if not me.marks & M_SPOKEN or p.flags & (P_OLD_TIME | P_DEFERRED) or p.letters < 2:
         return False
     if <int32_t>(number | acked) < 0 or peer.reach > 0x7FFFFFFF:      # too far from the start for 32 bits
         return False
-    if may_be_at_end(me) or may_be_at_end(peer) or (g.payload != 0 and me.state == Z_RESET):
-        return False
+    if (me.marks | peer.marks) & (SPECIAL | M_ENDS) or not (talks(me) and talks(peer)):
+        if (me.marks | peer.marks) & SPECIAL or me.state == Z_INACTIVE or peer.state == Z_INACTIVE:
+            return False
+        if may_be_at_end(me) or may_be_at_end(peer) or (g.payload != 0 and me.state == Z_RESET):
+            return False
     if g.payload == 0:
         if <int32_t>(g.seq - me.last) > 0:
             return False
@@ -235,6 +240,15 @@ cdef ns_t journal_seen(
 ) noexcept nogil:
     """A Watch.seen: write one segment into the page of its row."""
     cdef Journal *j = <Journal *>context
+    if (
+        verdict == 0 and g.flags & (SYN | FIN | RST | ACK) == ACK and g.window != 0 and row < j.capacity
+        and plain(j, o, row, s, g)
+    ):
+        return KEEP_TIMER if j.zeek else 0
+    return seen_whole(j, o, row, s, g, verdict)
+
+
+cdef ns_t seen_whole(Journal *j, Observer *o, row_t row, int s, const Segment *g, uint16_t verdict) noexcept nogil:
     cdef Page *p
     cdef uint32_t number
     cdef uint16_t deleting
@@ -252,7 +266,7 @@ cdef ns_t journal_seen(
                 observer_set_originator(o, row, 1 - s)
                 add_letter(j, row, c"^")
     if (
-        not verdict & UNUSUAL and not g.flags & (SYN | FIN | RST) and g.flags & ACK and g.window != 0
+        verdict != 0 and not verdict & UNUSUAL and g.flags & (SYN | FIN | RST | ACK) == ACK and g.window != 0
         and plain(j, o, row, s, g)
     ):
         if verdict & V_CHANGED and p.rtt_ns == 0 and is_originator(o, row, s):

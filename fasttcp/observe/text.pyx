@@ -12,10 +12,16 @@ cdef const char *DIGITS64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 cdef const char *DIGITS16 = b"0123456789abcdef"
 cdef uint8_t[12] MAPPED = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF]
 cdef char[200] PAIRS            # "00" to "99"
+cdef char[7688] PAIRS62         # all pairs of base 62, the lower digit first
 cdef char[256][4] OCTETS        # "0" to "255", and its length in the last byte
 
 
 def _fill():
+    cdef int low, high
+    for high in range(62):
+        for low in range(62):
+            PAIRS62[2 * (62 * high + low)] = DIGITS62[low]
+            PAIRS62[2 * (62 * high + low) + 1] = DIGITS62[high]
     for i in range(100):
         PAIRS[2 * i] = 48 + i // 10
         PAIRS[2 * i + 1] = 48 + i % 10
@@ -57,13 +63,32 @@ cdef inline char *write_six(char *p, uint32_t n) noexcept nogil:
     return p + 6
 
 
+cdef inline char *write_pair(char *p, uint32_t n) noexcept nogil:
+    memcpy(p, &PAIRS[2 * n], 2)
+    return p + 2
+
+
 cdef char *write_number(char *p, uint64_t n) noexcept nogil:
-    cdef char digits[20]
-    cdef int at = 20
     cdef uint32_t small
     if n < 10:
         p[0] = <char>(48 + n)
         return p + 1
+    if n < 100:
+        return write_pair(p, <uint32_t>n)
+    if n >= 10000:
+        return write_long(p, n)
+    small = <uint32_t>n
+    if small < 1000:
+        p[0] = <char>(48 + small // 100)
+        return write_pair(p + 1, small % 100)
+    return write_pair(write_pair(p, small // 100), small % 100)
+
+
+cdef char *write_long(char *p, uint64_t n) noexcept nogil:
+    """A number of any length, from its end."""
+    cdef char digits[40]            # 20 are written; copied by 20, wherever they begin
+    cdef int at = 20
+    cdef uint32_t small
     while n >= 1_000_000_000:
         at -= 2
         memcpy(digits + at, &PAIRS[2 * (n % 100)], 2)
@@ -76,7 +101,7 @@ cdef char *write_number(char *p, uint64_t n) noexcept nogil:
     if small:
         at -= 1
         digits[at] = <char>(48 + small)
-    memcpy(p, digits + at, 20 - at)
+    memcpy(p, digits + at, 20)
     return p + 20 - at
 
 
@@ -139,11 +164,15 @@ cdef char *write_address(char *p, const uint8_t *address) noexcept nogil:
 
 
 cdef char *write_base62(char *p, uint64_t n, int digits) noexcept nogil:
-    while digits > 0:
+    """The lowest digits, the lowest first."""
+    while digits > 1:
+        memcpy(p, &PAIRS62[2 * (n % 3844)], 2)
+        n //= 3844
+        p += 2
+        digits -= 2
+    if digits:
         p[0] = DIGITS62[n % 62]
-        n //= 62
         p += 1
-        digits -= 1
     return p
 
 
