@@ -26,7 +26,7 @@ from fasttcp.core.usual cimport (
 )
 
 cdef enum:
-    GROUP = 8
+    GROUP = 8                   # segments that are worked on together; BATCH is a multiple
     RING = 64                   # keys between their hash and their use: more than 2 * BATCH
     WORTHLESS = V_VOID | V_ILLEGAL
     DUE_BATCH = 32
@@ -766,31 +766,32 @@ cdef inline void pipeline(
     Observer *o, const Segment *segments, const uint32_t *at, size_t n, Verdict *verdicts
 ) noexcept nogil:
     """Every segment in its order, with memory asked for ahead of its use: while one group of segments is applied, the
-    rows of the next group and the buckets of the one after it are on their way. In groups, not one by one, so that the
-    processor can work on many keys at once; and a branch that it did not foresee costs it none of that."""
+    rows of those BATCH further on and the buckets of those 2 * BATCH further on are on their way. In groups, not one by
+    one: so the processor works on many keys at once, and a branch that it did not foresee costs it none of that."""
     cdef Table *t = &o.engine.table
     cdef Key keys[RING]
     cdef Key *key
-    cdef size_t begin, i, now
-    for begin in range(0, n + 2 * BATCH, GROUP):
-        for i in range(begin, min(begin + GROUP, n)):
+    cdef size_t first = 0, i, now
+    while first < n + 2 * BATCH:
+        for i in range(first, min(first + GROUP, n)):
             key = &keys[i & (RING - 1)]
             key_observed(key, &segments[numbered(at, i)], &t.hash_key)
             store_prefetch(t, key)
-        if begin >= BATCH:
-            for i in range(begin - BATCH, min(begin - BATCH + GROUP, n)):
+        if first >= BATCH:
+            for i in range(first - BATCH, min(first - BATCH + GROUP, n)):
                 key = &keys[i & (RING - 1)]
                 store_peek(t, key)
-                # The opening writes to the cold record too, IPv6 has its addresses elsewhere. No branch on what cannot
-                # be predicted: others ask for their row twice.
+                # The opening writes to the cold record too. No branch on what cannot be predicted: others ask for their
+                # row twice.
                 prefetch_write(
                     store_cold(t, key.hint) if segments[numbered(at, i)].flags & SYN else <void *>&t.rows[key.hint]
                 )
                 prefetch_beside(o, key.hint)
-        if begin >= 2 * BATCH:
-            for i in range(begin - 2 * BATCH, min(begin - 2 * BATCH + GROUP, n)):
+        if first >= 2 * BATCH:
+            for i in range(first - 2 * BATCH, min(first - 2 * BATCH + GROUP, n)):
                 now = numbered(at, i)
                 step(o, &keys[i & (RING - 1)], &segments[now], &verdicts[now])
+        first += GROUP
 
 
 cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil:

@@ -10,10 +10,11 @@
 #include <stdlib.h>
 #endif
 
-/* An address that is not mapped is harmless: a prefetch never faults. */
+/* An address that is not mapped is harmless: a prefetch never faults. The empty asm tells gcc that something happens here:
+   else a function that does nothing but prefetch is "pure", and all calls of it are removed. */
 #if defined(__GNUC__) || defined(__clang__)
-#define prefetch_read(p) __builtin_prefetch((p), 0, 3)
-#define prefetch_write(p) __builtin_prefetch((p), 1, 3)
+#define prefetch_read(p) do { __builtin_prefetch((p), 0, 3); __asm__ __volatile__(""); } while (0)
+#define prefetch_write(p) do { __builtin_prefetch((p), 1, 3); __asm__ __volatile__(""); } while (0)
 #elif defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
 #define prefetch_read(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
 #define prefetch_write(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
