@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 
 import pytest
+from packets.build import Pcapng, ethernet, packet4, packet6, pcap, pcapng
 
 from fasttcp.errors import CaptureError
 from fasttcp.observe.explain import NoSuchConnection, explain
 from fasttcp.observe.logs import FIELDS
 from fasttcp.observe.track import track
-from packets.build import Pcapng, ethernet, packet4, packet6, pcap, pcapng
 
 CAPTURES = Path(__file__).resolve().parent.parent / "captures"
 MUTATIONS = int(os.environ.get("FASTTCP_MUTATIONS", "400"))
@@ -102,8 +102,8 @@ def read_all_ways(chance, path):
         try:
             for story in explain(path, "198.18.0.1:40000 198.18.0.2:80", **options):
                 assert story.happened
-        except NoSuchConnection as nothing:
-            assert str(nothing)
+        except NoSuchConnection:
+            pass
         return True
     followed = track(path, **options, **extra)
     if way == "arrow":
@@ -120,7 +120,7 @@ def read_all_ways(chance, path):
     followed.tracker.table.check_invariants()
     for damage in followed.damages:
         assert damage.file == str(path)
-        assert 0 <= damage.offset
+        assert damage.offset >= 0
         assert str(damage).startswith(f"{path}: {damage.kind} at byte {damage.offset}, ")
         assert "\n" not in str(damage)
     return True
@@ -141,13 +141,17 @@ def test_mutated_captures(kind, tmp_path):
             outcomes["read"] += 1
         except CaptureError as refused:
             outcomes["refused"] += 1
-            assert (refused.file, refused.offset is not None) == (str(path), True), refused
-            assert str(refused).startswith(f"{path}: byte {refused.offset}: ")
+            said, offset = str(refused), refused.offset
         except BaseException:
             kept = path.rename(Path(os.environ.get("FASTTCP_KEEP", str(tmp_path))) / f"{kind}-{number}.pcap")
             print(f"kept as {kept}; state of chance {hash(state)}")
             raise
+        else:
+            said = None
         assert time.monotonic() - began < SLOWEST, path
+        if said is not None:
+            assert offset is not None
+            assert said.startswith(f"{path}: byte {offset}: ")
     assert outcomes["read"] > MUTATIONS // 20
     assert outcomes["refused"] > 0
 
