@@ -121,9 +121,11 @@ def render(glance: Glance) -> RenderableType:
 
     when = datetime.fromtimestamp(max(glance.now_ns, 0) / 1e9, timezone.utc)
     head = Text.assemble(
-        (f"{glance.title}", "bold"), f"   {when:%Y-%m-%d %H:%M:%S} UTC   ", (f"{glance.connections:,} connections", "bold"),
-        f"   {glance.note}" if glance.note else "", no_wrap=True, overflow="ellipsis",
+        f"{when:%Y-%m-%d %H:%M:%S} UTC   ", (f"{glance.connections:,} connections", "bold"), f"   {glance.title}",
+        no_wrap=True, overflow="ellipsis",
     )  # fmt: skip
+    if glance.note:
+        head = Text.assemble(head, "\n", (glance.note, "bold"))
     return Group(head, Columns([_states(glance), _counts(glance)], padding=(0, 3)), _talkers(glance))
 
 
