@@ -9,7 +9,7 @@ load = Load(rate=20, lifetime_ns=SECOND, answer_ns=None)  # the server's applica
 plan = make_plan(load, profile("linux"), duration_ns=300 * SECOND)
 print("seconds  server CLOSE_WAIT  client FIN_WAIT_2  client TIME_WAIT")
 series = plan.series
-for at in range(0, len(series["time_ns"])):
+for at in range(len(series["time_ns"])):
     if series["time_ns"][at] % (60 * SECOND) == 0:
         print(
             f"{series['time_ns'][at] // SECOND:7}  {series['server_close_wait'][at]:17,}  {series['client_fin_wait_2'][at]:17,}"

@@ -20,7 +20,13 @@ PLACES = {
     State.ESTABLISHED: (430, 290), State.FIN_WAIT_1: (170, 390), State.CLOSING: (400, 390), State.CLOSE_WAIT: (690, 390),
     State.FIN_WAIT_2: (170, 490), State.TIME_WAIT: (400, 490), State.LAST_ACK: (690, 490),
 }  # fmt: skip
+# The one way that would run through other boxes goes round them: x of its upright part.
+ROUND = {(State.TIME_WAIT, State.CLOSED): 560}
 RARE = {Event.ABORT, Event.CLOSE_UNREAD, Event.RCV_DATA_UNWANTED, Event.OPEN_REUSE, Event.RCV_COOKIE_ACK, Event.RCV_SYN_FATAL}
+HEAD = (
+    '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="9" markerHeight="9" orient="auto" '
+    'markerUnits="userSpaceOnUse"><path d="M0 0L8 4L0 8z"/></marker></defs>'
+)
 STYLES = (("#1b6ca8", ""), ("#c44e52", ' stroke-dasharray="7 4"'))
 
 
@@ -48,8 +54,7 @@ def states_svg(paths: Sequence[tuple[str, Iterable[TraceStep]]], title: str = ""
                 labels[step.state, step.next] = step.event.name
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
-        '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="9" markerHeight="9" orient="auto" '
-        + 'markerUnits="userSpaceOnUse"><path d="M0 0L8 4L0 8z"/></marker></defs>',
+        HEAD,
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
         f'<text x="20" y="24" font-weight="bold">{escape(title)}</text>',
     ]
@@ -61,7 +66,7 @@ def states_svg(paths: Sequence[tuple[str, Iterable[TraceStep]]], title: str = ""
             colour, dash = STYLES[number % len(STYLES)]
             out.append(_arrow(*pair, colour, dash, 2.4, 10 * place))
         (x0, y0), (x1, y1) = PLACES[pair[0]], PLACES[pair[1]]
-        middle = f'x="{(x0 + x1) / 2 + 6:g}" y="{(y0 + y1) / 2 + (14 if y0 == y1 else 0):g}"'
+        middle = f'x="{ROUND.get(pair, (x0 + x1) / 2) + 6:g}" y="{(y0 + y1) / 2 + (14 if y0 == y1 else 0):g}"'
         out.append(f'<text {middle} font-size="10">{labels[pair]}</text>')
     for state, (x, y) in PLACES.items():
         out.append(
@@ -80,9 +85,12 @@ def states_svg(paths: Sequence[tuple[str, Iterable[TraceStep]]], title: str = ""
 def _arrow(start: State, end: State, colour: str, dash: str, width: float, aside: float) -> str:
     """From the edge of one box to the edge of the other; `aside` moves it, for two on one way."""
     (x0, y0), (x1, y1) = PLACES[start], PLACES[end]
+    style = f'fill="none" stroke="{colour}" stroke-width="{width}"{dash} marker-end="url(#head)"'
+    if (start, end) in ROUND:
+        return f'<path d="M{x0 + BOX / 2:g} {y0}H{ROUND[start, end]}V{y1}H{x1 + BOX / 2:g}" {style}/>'
     dx, dy = x1 - x0, y1 - y0
     share = min(BOX / 2 / abs(dx) if dx else 9.0, TALL / 2 / abs(dy) if dy else 9.0)
     length = (dx * dx + dy * dy) ** 0.5
     ox, oy = -dy / length * aside, dx / length * aside
     path = f"M{x0 + dx * share + ox:.1f} {y0 + dy * share + oy:.1f}L{x1 - dx * share + ox:.1f} {y1 - dy * share + oy:.1f}"
-    return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width}"{dash} marker-end="url(#head)"/>'
+    return f'<path d="{path}" {style}/>'
