@@ -66,7 +66,8 @@ def states_svg(paths: Sequence[tuple[str, Iterable[TraceStep]]], title: str = ""
             colour, dash = STYLES[number % len(STYLES)]
             out.append(_arrow(*pair, colour, dash, 2.4, 10 * place))
         (x0, y0), (x1, y1) = PLACES[pair[0]], PLACES[pair[1]]
-        middle = f'x="{ROUND.get(pair, (x0 + x1) / 2) + 6:g}" y="{(y0 + y1) / 2 + (14 if y0 == y1 else 0):g}"'
+        x, y = (ROUND[pair], y0 - 40) if pair in ROUND else ((x0 + x1) / 2, (y0 + y1) / 2 + (14 if y0 == y1 else 0))
+        middle = f'x="{x + 6:g}" y="{y:g}"'
         out.append(f'<text {middle} font-size="10">{labels[pair]}</text>')
     for state, (x, y) in PLACES.items():
         out.append(
