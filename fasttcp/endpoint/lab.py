@@ -292,9 +292,7 @@ class Lab:
             host.table.advance(self.now_ns)
             if handle is not None and host.handle is None:
                 self._keep_story(host, handle)
-                self.lines.append(
-                    Line(self.now_ns, host.side, f"a timer ends {before}", segment=False, states=(self.client.state, self.server.state))
-                )
+                self.note(host, f"a timer ends {before}")
 
     def _keep_story(self, host: Host, handle: int | None) -> None:
         """Steps of a connection that is over: its handle names nobody, but the trace still holds them."""

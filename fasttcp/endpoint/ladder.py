@@ -40,6 +40,10 @@ def _fate(line: Line) -> str:
 
 # ---- SVG -------------------------------------------------------------------------------------------------------------
 
+TIP = (
+    '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
+    '<path d="M0 0L8 4L0 8z"/></marker></defs>'
+)
 WIDTH, LEFT, RIGHT, TOP, ROW = 760, 190, 570, 50, 34
 
 
@@ -51,8 +55,7 @@ def ladder_svg(lines: Sequence[Line], title: str = "") -> str:
     height = TOP + (len(lines) + 2) * ROW
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">',
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
-        '<path d="M0 0L8 4L0 8z"/></marker></defs>',
+        TIP,
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         f'<text x="{WIDTH / 2}" y="18" text-anchor="middle" font-weight="bold">{escape(title)}</text>',
     ]

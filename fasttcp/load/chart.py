@@ -43,7 +43,7 @@ def _png(path: str, panels: Sequence[Panel]) -> None:
     for at, (title, lines) in enumerate(panels):
         axes = figure.add_subplot(len(panels), 1, at + 1)
         for i, (name, xs, ys) in enumerate(lines):
-            axes.plot(xs, ys, label=name, color=COLOURS[i % len(COLOURS)], linewidth=1.2)
+            axes.plot(xs, ys, label=name, color=COLOURS[i % len(COLOURS)], linewidth=1 if i else 2.4)
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
@@ -100,7 +100,7 @@ def _panel(title: str, lines: Sequence[Line], top: int) -> list[str]:
     for i, (name, seconds, values) in enumerate(lines):
         colour = COLOURS[i % len(COLOURS)]
         points = " ".join(f"{x(s)},{y(v)}" for s, v in zip(seconds, values, strict=True))
-        out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
+        out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{1.4 if i else 3.2}"/>')
         out.append(f'<path d="M{LEFT + 12} {top + 14 + 16 * i}h22" stroke="{colour}" stroke-width="3"/>')
         out.append(f'<text x="{LEFT + 40}" y="{top + 18 + 16 * i}">{escape(name)}</text>')
     return out

@@ -59,8 +59,8 @@ the plan now:
 - **Which port is tried next** (`port_choice`). Linux tries every other port first, and passes over up to 14 after each choice.
   So with tcp_tw_reuse = 1 the other half of the ports is never touched: 1,000 ports give 480 sockets in TIME_WAIT, not 980.
 - **The grain of the timers** (`--tick`). At {hz} Hz a timer of 60 s fires on a multiple of {grain:g} s: TIME_WAIT lasts 60 to
-  {longest:.2f} s, and ports come back in bursts. Figures at one moment agree only if the plan also knows where in that grain the load
-  began; the test reads it from /proc/timer_list.
+  {longest:.2f} s, and ports come back in bursts. Figures at one moment agree only if
+  the plan also knows where in that grain the load began; the test reads it from /proc/timer_list.
 - **A SYN that meets an old connection** (`syn_retry_after_bad_ack`). With tcp_fin_timeout = 5 the client forgets while the
   server still sits in CLOSE_WAIT. The next SYN on that 4-tuple is answered by an ACK, the client answers with a RST, and Linux
   sends the SYN again two jiffies later, not a second later.
