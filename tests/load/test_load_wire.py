@@ -179,9 +179,13 @@ def test_outputs(tmp_path):
     told = load(
         "--hold", "50", "--churn", "50", "--duration", "1200ms", *HTTP,
         "--csv", str(tmp_path / "a.csv"), "--json", str(tmp_path / "a.json"),
+        "--html", str(tmp_path / "a.html"),
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     assert re.search(r"^  ok +\d+ +100.00%", told.stdout, re.M) and "p99.99" in told.stdout
+    page = (tmp_path / "a.html").read_text()
+    assert page.count("<svg") == page.count("</svg>") >= 5 and "Connections by state" in page and "ESTABLISHED" in page
+    assert not re.search(r"https?://|<script|url\(", page), "the page needs nothing else"
     lines = (tmp_path / "a.csv").read_text().splitlines()
     assert lines[0].startswith("seconds,phase,live,opened_a_second") and len(lines) >= 3
     assert json.loads((tmp_path / "a.json").read_text())["outcomes"]["ok"] > 50
