@@ -138,6 +138,12 @@ def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
     from_.add_argument("--ports", type=_ports, metavar="A-B", help="local ports (the profile's)")
     from_.add_argument("--profile", metavar="NAME", help="whose time-outs and policies: linux, bsd, rfc9293 (linux)")
     from_.add_argument(
+        "--set",
+        action="append",
+        metavar="NAME=VALUE",
+        help="a parameter of the profile: msl=15s, tcp_tw_reuse=1; several",
+    )
+    from_.add_argument(
         "--max-connections", type=count, metavar="N", help="rows of the table, TIME_WAIT included (by memory)"
     )
     from_.add_argument("--seed", type=int, metavar="K", help="of ports, sequence numbers and chance (1)")
@@ -189,7 +195,7 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         "ipv6", "target",
     )  # fmt: skip
     given |= {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    for name in ("source", "stage"):
+    for name in ("source", "stage", "set"):
         if getattr(args, name):
             given[name] = tuple(getattr(args, name))
     if args.http:

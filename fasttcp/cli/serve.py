@@ -30,10 +30,25 @@ def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
     add = parser.add_argument
     add("--listen", type=network, metavar="CIDR", help="addresses to serve (198.19.0.0/24; 2001:2:0:1::/120)")
     add("--port", type=int, default=80, metavar="N", help="(80)")
-    add("--mode", choices=("answer", "echo", "sink", "slow"), default="answer", help="what is done with what comes (answer)")
-    add("--answer", metavar="TEXT", help=r"to each request that ends with a blank line; \r \n are read; @FILE reads a file")
+    add(
+        "--mode",
+        choices=("answer", "echo", "sink", "slow"),
+        default="answer",
+        help="what is done with what comes (answer)",
+    )
+    add(
+        "--answer",
+        metavar="TEXT",
+        help=r"to each request that ends with a blank line; \r \n are read; @FILE reads a file",
+    )
     add("--close", action="store_true", help="close after the first answer")
-    add("--read-rate", type=word("count"), default=65536, metavar="B", help="bytes a second that --mode slow reads (64k)")
+    add(
+        "--read-rate",
+        type=word("count"),
+        default=65536,
+        metavar="B",
+        help="bytes a second that --mode slow reads (64k)",
+    )
     add("--backlog", type=word("count"), default=65535, metavar="N", help="half-open connections at most (65535)")
     add("--profile", default="linux", metavar="NAME", help="whose time-outs and policies (linux)")
     add("--max-connections", type=word("count"), default=1_000_000, metavar="N", help="(1M)")
@@ -106,7 +121,9 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps(told))
         else:
-            print(f"{told['accepted']:,} connections, {told['answers']:,} answers, {told['payload_in']:,} bytes received")
+            print(
+                f"{told['accepted']:,} connections, {told['answers']:,} answers, {told['payload_in']:,} bytes received"
+            )
         return status
     except FastTCPError as refusal:
         _say(str(refusal))

@@ -127,6 +127,26 @@ def test_an_empty_pool_of_ports_is_an_outcome():
     assert "source pool" in told["limit"]
 
 
+@pytest.mark.parametrize("change", ["tcp_tw_reuse=1", "msl=100ms", "tcp_tw_reuse=0"])
+def test_time_wait_and_its_reuse_follow_the_profile(change):
+    told = report(
+        "--hold", "10", "--churn", "40", "--duration", "2500ms", "--source", "198.19.7.1/32", "--ports", "40000-40049", "--set",
+        change,
+    )  # fmt: skip
+    opened, reused = told["counts"]["opened"], told["counts"]["time_wait_reused"]
+    if change == "tcp_tw_reuse=0":
+        # 50 ports, each for one connection: what is not opened leaves the pool empty.
+        assert opened == 50 and reused == 0 and told["outcomes"]["port_pool_empty"] > 0
+        return
+    assert opened > 80 and told["outcomes"]["ok"] == opened
+    assert (reused > 20) == (change == "tcp_tw_reuse=1"), "200 ms of TIME_WAIT need no reuse"
+
+
+def test_a_parameter_that_does_not_exist():
+    told = load("--hold", "1", "--set", "tcp_tw_rouse=1")
+    assert told.returncode == 2 and "tcp_tw_reuse" in told.stderr
+
+
 def test_stages_follow_each_other():
     told = report("--stage", "300ms:1k/s", "--stage", "300ms:hold", "--stage", "200ms:500/s")
     clean(told)
