@@ -146,7 +146,12 @@ def run_locust(seconds: float, connections: int) -> tuple[float, int]:
     return sum(each["num_requests"] for each in stats) / seconds, sum(each["num_failures"] for each in stats)
 
 
-CLIENTS = {"fasttcp": (run_fasttcp, None), "wrk": (run_wrk, "wrk"), "asyncio": (run_asyncio, None), "locust": (run_locust, "locust")}
+CLIENTS = {
+    "fasttcp": (run_fasttcp, None),
+    "wrk": (run_wrk, "wrk"),
+    "asyncio": (run_asyncio, None),
+    "locust": (run_locust, "locust"),
+}
 
 
 def main() -> int:

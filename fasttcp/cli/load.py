@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from fasttcp.load.run import Progress
     from fasttcp.load.scenario import Scenario
 
-__all__ = ["add_parser", "run"]
+__all__ = ["Interrupts", "add_parser", "network", "run", "text_bytes", "word"]
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: fasttcp\r\n\r\n"
 
 
-def _word(read: str) -> Callable[[str], Any]:
+def word(read: str) -> Callable[[str], Any]:
     """An argument that fasttcp.load.scenario reads; loaded when there is one."""
 
     def convert(text: str) -> Any:
@@ -62,7 +62,8 @@ def _ports(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is no range of ports (1024-65535)") from None
 
 
-def _network(text: str) -> str:
+def network(text: str) -> str:
+    """An argument that is a network."""
     from ipaddress import ip_network
 
     try:
@@ -81,7 +82,7 @@ def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
         epilog="Exit status: 0; 99 when a --fail-if holds; 1 when the load cannot be run; 2 for wrong arguments.",
         allow_abbrev=False,
     )
-    count, rate, time, draw = _word("count"), _word("per_second"), _word("seconds"), _word("draw")
+    count, rate, time, draw = word("count"), word("per_second"), word("seconds"), word("draw")
     parser.add_argument("target", nargs="?", type=_target, metavar="TARGET", help="ADDRESS:PORT or http://ADDRESS:PORT")
     parser.add_argument(
         "--i-may-test-this-target", action="store_true", help="for other than loopback, private and benchmark addresses"
@@ -95,7 +96,7 @@ def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
     what.add_argument("--duration", type=time, metavar="T", help="how long (10s)")
     what.add_argument(
         "--stage",
-        type=_word("stage"),
+        type=word("stage"),
         action="append",
         metavar="T:WHAT",
         help="30s:50k/s, 2m:hold, 1m:hold=100k,churn=5k/s; several",
@@ -129,13 +130,19 @@ def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
     from_ = parser.add_argument_group("where from")
     from_.add_argument(
         "--source",
-        type=_network,
+        type=network,
         action="append",
         metavar="CIDR",
         help="addresses to connect from, routed to this machine; several",
     )
     from_.add_argument("--ports", type=_ports, metavar="A-B", help="local ports (the profile's)")
     from_.add_argument("--profile", metavar="NAME", help="whose time-outs and policies: linux, bsd, rfc9293 (linux)")
+    from_.add_argument(
+        "--set",
+        action="append",
+        metavar="NAME=VALUE",
+        help="a parameter of the profile: msl=15s, tcp_tw_reuse=1; several",
+    )
     from_.add_argument(
         "--max-connections", type=count, metavar="N", help="rows of the table, TIME_WAIT included (by memory)"
     )
@@ -165,7 +172,8 @@ def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
     parser.set_defaults(run=run)
 
 
-def _text(text: str) -> bytes:
+def text_bytes(text: str) -> bytes:
+    """Text with its escapes read, or the bytes of @FILE."""
     if text.startswith("@"):
         with open(text[1:], "rb") as file:
             return file.read()
@@ -187,13 +195,13 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         "ipv6", "target",
     )  # fmt: skip
     given |= {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    for name in ("source", "stage"):
+    for name in ("source", "stage", "set"):
         if getattr(args, name):
             given[name] = tuple(getattr(args, name))
     if args.http:
         given |= {"request": REQUEST, "expect": "content-length"}
     if args.request is not None:
-        given["request"] = _text(args.request)
+        given["request"] = text_bytes(args.request)
     if args.expect is not None:
         if args.expect.isdigit():
             given |= {"expect": "bytes", "expect_bytes": int(args.expect)}
@@ -208,16 +216,17 @@ def _scenario(args: argparse.Namespace) -> Scenario:
     return Scenario(**given)
 
 
-class _Interrupts:
+class Interrupts:
     """Counts Ctrl-C; the run asks between two slices of time."""
 
-    def __init__(self) -> None:
+    def __init__(self, says: str = "") -> None:
         self.count = 0
+        self._says = says
 
     def __call__(self) -> int:
         return self.count
 
-    def __enter__(self) -> _Interrupts:
+    def __enter__(self) -> Interrupts:
         self._before = signal.signal(signal.SIGINT, self._heard)
         return self
 
@@ -226,8 +235,8 @@ class _Interrupts:
 
     def _heard(self, *_: object) -> None:
         self.count += 1
-        if self.count == 1:
-            print("\nclosing; Ctrl-C again resets everything", file=sys.stderr)
+        if self.count == 1 and self._says:
+            print(f"\n{self._says}", file=sys.stderr)
 
 
 def _line(progress: Progress) -> None:
@@ -271,7 +280,7 @@ def run(args: argparse.Namespace) -> int:
         say(str(refusal))
         return 2
     try:
-        with _Interrupts() as interrupts:
+        with Interrupts("closing; Ctrl-C again resets everything") as interrupts:
             report = run_load(scenario, progress=_line if tty else None, interrupts=interrupts, warn=say)
         if tty:
             print("\r\033[K", end="", file=sys.stderr, flush=True)

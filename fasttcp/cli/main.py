@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
-VERBS = ("track", "explain", "top", "load", "churn", "plan")
+VERBS = ("track", "explain", "top", "load", "serve", "churn", "plan")
 DESCRIPTION = "The state of TCP connections: out of captures, in tables, under load."
 
 

@@ -28,7 +28,7 @@ from fasttcp.load.flows cimport (
 )
 from fasttcp.load.histogram cimport Histogram
 from fasttcp.load.system cimport sys_cpu_ns, sys_have_linux, sys_now_ns, sys_regex_free, sys_regex_new, sys_wait
-from fasttcp.load.wire cimport WIRE_BATCH, wire_close, wire_open, wire_read, wire_write
+from fasttcp.load.wire cimport WIRE_BATCH, wire_close, wire_merge, wire_open, wire_read, wire_write
 
 from fasttcp.errors import StateError
 from fasttcp.spec import TRANSITIONS, Event
@@ -56,7 +56,10 @@ cdef void _send(Client *c) noexcept nogil:
     cdef const uint8_t *data
     while True:
         n = output_take(&c.e.output, c.wire.out, WIRE_BATCH)
+        wire_merge(&c.wire, n)
         for i in range(n):
+            if c.wire.out[i].ip_bytes == 0:
+                continue
             data = NULL
             if c.wire.out[i].payload != 0:
                 data = client_data(c, &c.wire.out[i])
@@ -292,7 +295,7 @@ cdef class LoadClient:
             late=c.late, time_wait_reused=c.reused, live=c.live, connecting=c.connecting, closing=c.closing,
             payload_in=c.bytes_in, packets_in=c.wire.packets_in, packets_out=c.wire.packets_out,
             bytes_in=c.wire.bytes_in, bytes_out=c.wire.bytes_out, reads=c.wire.reads, writes=c.wire.writes,
-            other_packets=c.wire.other, lost_out=c.wire.lost_out, retransmitted=c.e.counts.retransmitted,
+            other_packets=c.wire.other, lost_out=c.wire.lost_out, acks_merged=c.wire.merged, retransmitted=c.e.counts.retransmitted,
             turns=c.turns, ran_ns=c.ran_ns, cpu_ns=c.cpu_ns, asleep_ns=c.asleep_ns,
         )
         return told

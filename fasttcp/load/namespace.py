@@ -13,7 +13,7 @@ import sys
 
 from fasttcp.load.netlink import interface_up
 
-__all__ = ["enter_private_network"]
+__all__ = ["enter_private_network", "forward"]
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 REFUSED = (
@@ -58,3 +58,13 @@ def enter_private_network() -> None:
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
     interface_up("lo")
+
+
+def forward() -> None:
+    """Let packets pass from one interface to another in this network, which must be one's own."""
+    for family in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        try:
+            with open(f"/proc/sys/net/{family}", "w") as file:
+                file.write("1")
+        except FileNotFoundError:  # IPv6 is off
+            pass

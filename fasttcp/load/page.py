@@ -15,9 +15,11 @@ from fasttcp.load.report import MEANINGS, SHARES, Report
 __all__ = ["page"]
 
 WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 34
+LEFT, RIGHT, TOP, BOTTOM = 72, 16, 14, 34
 # Eight colours that can be told apart, on white and on black, also without red or green (Okabe and Ito).
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8a00", "#7f7f7f")
+# Lines that lie on one another are all seen: the first is the widest.
+WIDTHS = (5, 3.6, 2.6, 1.8, 1.5, 1.5, 1.5, 1.5)
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --ink: #222; --paper: #fff; --soft: #666; }
 @media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #161616; --soft: #999; } }
@@ -33,6 +35,7 @@ section { min-width: 0; }
 .wide { overflow-x: auto; }
 svg { width: 100%; height: auto; display: block; }
 svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
+@media (max-width: 40rem) { svg text { font-size: 17px; } }
 .axis { stroke: var(--line); stroke-width: 1; }
 .key { display: flex; flex-wrap: wrap; gap: .1rem 1rem; font-size: .85rem; }
 .key i { display: inline-block; width: .8rem; height: .8rem; margin-right: .35rem; vertical-align: -.08rem; }
@@ -101,13 +104,14 @@ def _plot(
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{name(tick)}</text>')
     for place, text in marks or [(x, f"{_short(x)} s") for x in _nice(last) if first <= x <= last]:
         parts.append(f'<text x="{x_of(place):.1f}" y="{HEIGHT - 12}" text-anchor="middle">{escape(text)}</text>')
-    for (label, ys), colour in zip(series, COLOURS, strict=False):
+    for (label, ys), colour, width in zip(series, COLOURS, WIDTHS, strict=False):
         points = [(x_of(x), y_of(y)) for x, y in zip(xs, ys, strict=True) if y is not None and (y > 0 or not log)]
         if not points:
             continue
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         parts.append(
-            f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{path}"><title>{escape(label)}</title></polyline>'
+            f'<polyline fill="none" stroke="{colour}" stroke-width="{width}" points="{path}">'
+            f"<title>{escape(label)}</title></polyline>"
         )
         if dots or len(points) == 1:
             parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points]

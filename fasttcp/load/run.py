@@ -148,8 +148,7 @@ class _Run:
     ) -> None:  # fmt: skip
         self.scenario, self.server, self.found, self.target = scenario, server, found, target
         profile = find_profile(scenario.profile)
-        if scenario.ports is not None:
-            profile = profile.replace(ip_local_port_range=scenario.ports)
+        profile = profile.replace(**scenario.changes)
         capacity, most = _rows(scenario)
         self.table = ConnectionTable(capacity, max_capacity=most, profile=profile, seed=scenario.seed)
         self.client = LoadClient(

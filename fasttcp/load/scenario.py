@@ -24,6 +24,7 @@ SAFE_NETWORKS = tuple(ip_network(text) for text in SAFE)
 ENDS = ("nothing", "bytes", "line", "close", "content-length")
 CLOSES = ("fin", "rst", "peer")
 KINDS = ("fixed", "exponential", "pareto", "lognormal", "forever")
+WORDS = {"on": True, "off": False, "none": None}  # of a parameter's value
 SERVERS = ("http", "http-close", "echo", "sink", "backlog")
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kmg]?)", re.ASCII)
@@ -156,6 +157,7 @@ class Scenario:
     connecting: int = 512
     max_connections: int = 0  # rows, TIME_WAIT included; 0: what the memory allows, at most 16 million
     profile: str = "linux"
+    set: tuple[str, ...] = ()  # "tcp_tw_reuse=1": the profile's parameters by name
     ports: tuple[int, int] | None = None
     seed: int = 1
     server: str = "http"
@@ -166,6 +168,9 @@ class Scenario:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for text in self.set:
+            if not text.partition("=")[2]:
+                raise ValueError(f"set {text!r}: give NAME=VALUE, a parameter of the profile")
         for name, words in (
             ("arrivals", ("constant", "poisson")),
             ("expect", ENDS),
@@ -194,6 +199,17 @@ class Scenario:
                 f"{self.target[0]} is no loopback, private or benchmark address (198.18.0.0/15): give "
                 "--i-may-test-this-target if its owner has allowed you to test it"
             )
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What `set` and `ports` change in the profile."""
+        given: dict[str, Any] = {}
+        for text in self.set:
+            name, _, value = text.partition("=")
+            given[name] = int(value) if value.isdecimal() else WORDS.get(value, value)
+        if self.ports is not None:
+            given["ip_local_port_range"] = self.ports
+        return given
 
     @property
     def lifetime(self) -> tuple[str, float, float]:

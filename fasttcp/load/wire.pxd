@@ -1,6 +1,6 @@
 # A TUN device as segments in and segments out; see wire.pyx.
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fasttcp.core.layout cimport Segment, ns_t
 from fasttcp.core.tcb cimport Outcome
@@ -28,6 +28,8 @@ cdef struct Wire:
     uint64_t  writes
     uint64_t  other             # packets that hold no TCP segment: ICMP, neighbour discovery, fragments
     uint64_t  lost_out          # writes that the device refused, as if lost on the wire
+    uint64_t  merged            # ACKs that a later segment carried
+    uint16_t  carrier[1024]     # wire_merge: 1 + the last segment in w.out that could carry an ACK, by a hash of its ends
 
 cdef int wire_open(Wire *w, int fd) except -1           # MemoryError
 cdef void wire_close(Wire *w) noexcept nogil            # the file stays the caller's
@@ -35,3 +37,6 @@ cdef void wire_close(Wire *w) noexcept nogil            # the file stays the cal
 cdef size_t wire_read(Wire *w, size_t most, ns_t now_ns) noexcept nogil
 # Writes one segment whose s.payload bytes stand at `data`.
 cdef void wire_write(Wire *w, const Segment *s, const uint8_t *data) noexcept nogil
+# Of n segments in w.out: an empty ACK goes where a later one of the same connection says as much. ip_bytes of those
+# that need not be written becomes 0.
+cdef void wire_merge(Wire *w, size_t n) noexcept nogil

@@ -14,9 +14,10 @@ One read and one write a packet: TUN knows no more. Reading goes on until the de
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
-from fasttcp.core.layout cimport INFO_IPV6, Segment, ns_t
+from fasttcp.core.layout cimport ACK, FIN, INFO_IPV6, RST, SYN, Segment, ns_t, seq_le
+from fasttcp.core.prefetch cimport load32
 from fasttcp.core.tcb cimport Outcome
 from fasttcp.load.system cimport sys_read, sys_write
 from fasttcp.packets.bare cimport read_bare
@@ -121,3 +122,32 @@ cdef void wire_write(Wire *w, const Segment *s, const uint8_t *data) noexcept no
     w.writes += 1
     w.packets_out += 1
     w.bytes_out += headers + s.payload
+
+
+cdef inline uint32_t _slot(const Segment *s) noexcept nogil:
+    return (s.sport * <uint32_t>40503 ^ s.dport ^ load32(s.src + 12) * <uint32_t>2654435761 ^ load32(s.dst + 12)) >> 3 & 1023
+
+
+cdef void wire_merge(Wire *w, size_t n) noexcept nogil:
+    """An ACK may wait for data to carry it (RFC 9293 section 3.8.6.3), here only until the batch is written: the seat
+    answers each segment before the application has looked at it, and half of all packets would be such ACKs."""
+    cdef size_t i
+    cdef const Segment *later
+    cdef Segment *s
+    for i in range(n):
+        s = &w.out[i]
+        if s.flags & (ACK | SYN | RST) == ACK and (s.payload != 0 or s.flags & FIN):
+            w.carrier[_slot(s)] = <uint16_t>(i + 1)
+    for i in range(n):
+        s = &w.out[i]
+        if s.flags != ACK or s.payload != 0 or w.carrier[_slot(s)] <= i + 1:
+            continue
+        later = &w.out[w.carrier[_slot(s)] - 1]
+        if (
+            later.sport == s.sport and later.dport == s.dport and seq_le(s.ack, later.ack)
+            and memcmp(later.src, s.src, 32) == 0
+        ):
+            s.ip_bytes = 0
+            w.merged += 1
+    for i in range(n):
+        w.carrier[_slot(&w.out[i])] = 0

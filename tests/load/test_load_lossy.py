@@ -82,7 +82,8 @@ with Tun(addresses=("198.18.0.1/32",), networks=("198.19.0.0/16",)) as tun, OwnS
 
 
 @pytest.mark.parametrize(
-    ("loss", "least", "most"), [(0.01, 0.0, 0.005), (0.05, 0.04, 0.06)], ids=["1 percent, reordered", "5 percent, 50 ms, reordered"],
+    ("loss", "least", "most"), [(0.01, 0.0, 0.005), (0.05, 0.04, 0.06)],
+    ids=["1 percent, reordered", "5 percent, 50 ms, reordered"],
 )  # fmt: skip
 def test_all_connections_complete_and_none_leaks(loss, least, most):
     told = subprocess.run(

@@ -127,6 +127,26 @@ def test_an_empty_pool_of_ports_is_an_outcome():
     assert "source pool" in told["limit"]
 
 
+@pytest.mark.parametrize("change", ["tcp_tw_reuse=1", "msl=100ms", "tcp_tw_reuse=0"])
+def test_time_wait_and_its_reuse_follow_the_profile(change):
+    told = report(
+        "--hold", "10", "--churn", "40", "--duration", "2500ms", "--source", "198.19.7.1/32", "--ports", "40000-40049", "--set",
+        change,
+    )  # fmt: skip
+    opened, reused = told["counts"]["opened"], told["counts"]["time_wait_reused"]
+    if change == "tcp_tw_reuse=0":
+        # 50 ports, each for one connection: what is not opened leaves the pool empty.
+        assert opened == 50 and reused == 0 and told["outcomes"]["port_pool_empty"] > 0
+        return
+    assert opened > 80 and told["outcomes"]["ok"] == opened
+    assert (reused > 20) == (change == "tcp_tw_reuse=1"), "200 ms of TIME_WAIT need no reuse"
+
+
+def test_a_parameter_that_does_not_exist():
+    told = load("--hold", "1", "--set", "tcp_tw_rouse=1")
+    assert told.returncode == 2 and "tcp_tw_reuse" in told.stderr
+
+
 def test_stages_follow_each_other():
     told = report("--stage", "300ms:1k/s", "--stage", "300ms:hold", "--stage", "200ms:500/s")
     clean(told)
@@ -179,9 +199,13 @@ def test_outputs(tmp_path):
     told = load(
         "--hold", "50", "--churn", "50", "--duration", "1200ms", *HTTP,
         "--csv", str(tmp_path / "a.csv"), "--json", str(tmp_path / "a.json"),
+        "--html", str(tmp_path / "a.html"),
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     assert re.search(r"^  ok +\d+ +100.00%", told.stdout, re.M) and "p99.99" in told.stdout
+    page = (tmp_path / "a.html").read_text()
+    assert page.count("<svg") == page.count("</svg>") >= 5 and "Connections by state" in page and "ESTABLISHED" in page
+    assert not re.search(r"https?://|<script|url\(", page), "the page needs nothing else"
     lines = (tmp_path / "a.csv").read_text().splitlines()
     assert lines[0].startswith("seconds,phase,live,opened_a_second") and len(lines) >= 3
     assert json.loads((tmp_path / "a.json").read_text())["outcomes"]["ok"] > 50
