@@ -1,6 +1,6 @@
 """The observer seat; see observer.pxd for what it promises."""
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uintptr_t
 
 from fasttcp.core.hash cimport Key, key_observed
 from fasttcp.core.index cimport key_is_of
@@ -730,6 +730,7 @@ cdef inline void pipeline(
     cdef Key keys[RING]
     cdef Key *key
     cdef size_t i, now
+    cdef uintptr_t line, cold, opens
     for i in range(n + 2 * BATCH):
         if i < n:
             key = &keys[i & (RING - 1)]
@@ -740,9 +741,10 @@ cdef inline void pipeline(
             store_peek(t, key)
             # The opening writes to the cold record too. No branch on what cannot be predicted: others ask for their row
             # twice.
-            prefetch_write(
-                store_cold(t, key.hint) if segments[numbered(at, i - BATCH)].flags & SYN else <void *>&t.rows[key.hint]
-            )
+            line = <uintptr_t>&t.rows[key.hint]
+            cold = <uintptr_t>store_cold(t, key.hint)
+            opens = 0 - <uintptr_t>((segments[numbered(at, i - BATCH)].flags & SYN) >> 1)
+            prefetch_write(<void *>(line ^ ((line ^ cold) & opens)))
             prefetch_beside(o, key.hint)
         if i >= 2 * BATCH:
             now = numbered(at, i - 2 * BATCH)
