@@ -48,7 +48,7 @@ def to_ns(value: Any) -> int:
         if isinstance(value, bool):
             raise TypeError
         whole = hasattr(value, "__index__")     # also a numpy integer; a float is exact to 1 ns up to some 100 days
-        ns = operator.index(value) * UNITS["s"] if whole else round(float(value) * UNITS["s"])
+        ns: int = operator.index(value) * UNITS["s"] if whole else round(float(value) * UNITS["s"])
     except (TypeError, ValueError, OverflowError):      # the latter two: round() of nan and of infinity
         raise ProfileError(f"{value!r} is not a time: give seconds, or text as '200ms'") from None
     if ns < 0:

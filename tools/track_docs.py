@@ -53,7 +53,8 @@ def fresh(page: str) -> str:
     page = BLOCK.sub(lambda match: f"```console\n$ {match[1]}\n{run(match[1])}```", page)
     for name, table in tables().items():
         mark = f"<!-- {name} -->\n"
-        page = re.sub(rf"{mark}(\n\|.*?\n(?=\n))?", lambda _, mark=mark, table=table: f"{mark}\n{table}", page, flags=re.DOTALL)
+        whole = f"{mark}\n{table}".replace("\\", r"\\")
+        page = re.sub(rf"{mark}(\n\|.*?\n(?=\n))?", whole, page, flags=re.DOTALL)
     return page
 
 

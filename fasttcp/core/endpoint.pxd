@@ -12,8 +12,8 @@
 #                 output.pyx: segments to be sent        |        timeouts.pyx: the row's one timer
 #
 # Who keeps what: policy a Profile in C; isn.pyx sequence numbers, cookies and offsets; ports.pyx ephemeral ports,
-# crowds.pyx those that are taken for certain; hosts.pyx tcp_tw_recycle's memory; tcb.pxd the records. The driver above puts segments on a wire and holds the
-# payload; here bytes are counted only.
+# crowds.pyx those that are taken for certain; hosts.pyx tcp_tw_recycle's memory; tcb.pxd the records. The driver above
+# puts segments on a wire and holds the payload; here bytes are counted only.
 #
 # Input: events at a time (now_ns), which never goes back. Output: Outcome for each input, Segment records in e.output.
 #

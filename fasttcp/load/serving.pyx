@@ -353,6 +353,7 @@ cdef class LoadServer:
         return {
             "accepted": v.accepted, "ended": v.ended, "answers": v.answers, "payload_in": v.bytes_in,
             "ahead": v.ahead, "packets_in": v.wire.packets_in, "packets_out": v.wire.packets_out,
-            "other_packets": v.wire.other, "lost_out": v.wire.lost_out, "acks_merged": v.wire.merged, "retransmitted": v.e.counts.retransmitted,
+            "other_packets": v.wire.other, "lost_out": v.wire.lost_out, "acks_merged": v.wire.merged,
+            "retransmitted": v.e.counts.retransmitted,
             "ran_ns": v.ran_ns, "cpu_ns": v.cpu_ns,
         }

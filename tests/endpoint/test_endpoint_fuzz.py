@@ -167,7 +167,7 @@ def test_every_cell_that_an_endpoint_can_meet_is_met():
     """The fuzz would prove little if it did not get about: all cells are met, but those named here."""
     met = set()
     rng = random.Random(11)
-    for turn in range(700):
+    for turn in range(1000):
         setting = SETTINGS[turn % len(SETTINGS)]
         profile = find_profile(rng.choice(("linux", "bsd", "rfc9293"))).replace(ip_local_port_range=PORTS, **setting)
         seat = Seat(
