@@ -3,9 +3,11 @@
     python -m benchmarks.instructions               print the figures, compare with instructions.json
     python -m benchmarks.instructions --write       make what is measured now the reference
 
-Counts what observe_batch executes, all that it calls included, on fixed seeded streams; Python itself is not counted. The
-figures are the same in every run of one build; compilers differ by some per cent, so the reference names its own. Exit code
-1 when a figure is above its reference by more than the tolerance (5 % with the compiler of the reference, 25 % with another).
+ipv4, ipv6, all: what observe_batch executes for an event of a seeded stream of churn, all that it calls included. track: a
+packet of a seeded capture, from the file to the connection that has ended; log: a line of Zeek's log. Python itself is not
+counted. The figures are the same in every run of one build; compilers differ by some per cent, so the reference names its
+own. Exit code 1 when a figure is above its reference by more than the tolerance (5 % with the compiler of the reference, 25 %
+with another).
 """
 
 from __future__ import annotations
@@ -22,14 +24,24 @@ from pathlib import Path
 
 REFERENCE = Path(__file__).with_suffix(".json")
 MIXES = ("ipv4", "ipv6", "all")
+CAPTURE = ("track", "log")
 CONNECTIONS = 4_000
 SEGMENTS = 200_000
 SAME_COMPILER, OTHER_COMPILER = 0.05, 0.25
-COUNTED = "*observe_batch*"
+PACKETS, CAPTURED = 100_000, 10_000  # of the capture; the latter: connections
+COUNTED = {"track": "*Tracker*feed*", "log": "*lines_of*"}  # the functions between whose call and return is counted
+OF_A_STREAM = "*observe_batch*"
 
 
-def drive(mix: str) -> None:
+def drive(mix: str, capture: str) -> None:
     """What runs under callgrind: one table, one stream."""
+    if mix in CAPTURE:
+        from fasttcp.observe.track import track
+
+        lines = b"".join(track(capture, seed=1).lines("zeek")).count(b"\ttcp\t")
+        if lines < CAPTURED:
+            sys.exit(f"only {lines} connections came out of the capture")
+        return
     from fasttcp.core.table import ConnectionTable
     from fasttcp.load.churn import ChurnStream
 
@@ -44,18 +56,23 @@ def drive(mix: str) -> None:
 def count(mix: str) -> float:
     """Instructions per event. Raises RuntimeError when callgrind has counted nothing."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "callgrind.out"
+        out, capture = Path(folder) / "callgrind.out", Path(folder) / "capture.pcap"
+        if mix in CAPTURE:
+            from benchmarks.track.capture import Shape, write_capture
+
+            write_capture(capture, Shape(PACKETS, CAPTURED, seconds=CAPTURED / 1000))
+        counted = COUNTED.get(mix, OF_A_STREAM)
         call = [
-            "valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--collect-atstart=no", f"--toggle-collect={COUNTED}",
-            sys.executable, "-m", "benchmarks.instructions", "--drive", mix,
+            "valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--collect-atstart=no", f"--toggle-collect={counted}",
+            sys.executable, "-m", "benchmarks.instructions", "--drive", mix, str(capture),
         ]  # fmt: skip
         done = subprocess.run(call, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"the driver has failed under valgrind: {done.stderr[-2000:]}")
         total = re.search(r"^(?:totals|summary): (\d+)", out.read_text(), re.MULTILINE)
     if total is None or int(total[1]) == 0:
-        raise RuntimeError(f"no function that matches {COUNTED} was called: is the extension stripped?")
-    return int(total[1]) / SEGMENTS
+        raise RuntimeError(f"no function that matches {counted} was called: is the extension stripped?")
+    return int(total[1]) / {"track": PACKETS, "log": CAPTURED}.get(mix, SEGMENTS)
 
 
 def compiler() -> str:
@@ -70,15 +87,15 @@ def compiler() -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="make this the reference")
-    parser.add_argument("--drive", metavar="MIX", help=argparse.SUPPRESS)
+    parser.add_argument("--drive", nargs=2, metavar=("MIX", "CAPTURE"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.drive:
-        drive(options.drive)
+        drive(*options.drive)
         return 0
     if shutil.which("valgrind") is None:
         print("valgrind is not installed: nothing was counted", file=sys.stderr)
         return 2
-    figures = {mix: round(count(mix), 1) for mix in MIXES}
+    figures = {mix: round(count(mix), 1) for mix in MIXES + CAPTURE}
     if options.write:
         REFERENCE.write_text(json.dumps({"compiler": compiler(), "instructions_an_event": figures}, indent=1) + "\n")
     reference = json.loads(REFERENCE.read_text())
