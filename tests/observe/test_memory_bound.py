@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import pytest
-
 from packets import build
 from packets.build import ACK, FIN, SYN, ethernet, packet4, pcap
 
@@ -75,7 +74,9 @@ def block(tmp_path_factory):
             hosts, ports = (("10.0.0.1", "10.0.0.2"), (2000 + i, 80))
             if side:
                 hosts, ports = hosts[::-1], ports[::-1]
-            data = packet4(bytes(size), src=hosts[0], dst=hosts[1], sport=ports[0], dport=ports[1], flags=flags, seq=seq, ack=ack)
+            data = packet4(
+                bytes(size), src=hosts[0], dst=hosts[1], sport=ports[0], dport=ports[1], flags=flags, seq=seq, ack=ack
+            )
             packets.append(build.Packet(ethernet(data), 10**9 + i * 10**7 + k * 10**8))
     packets.sort(key=lambda packet: packet.time_ns)
     whole = pcap(packets)
@@ -90,7 +91,9 @@ def block(tmp_path_factory):
 
 
 def run(block, blocks):
-    done = subprocess.run([sys.executable, "-c", DRIVER, block, str(blocks), "1"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, block, str(blocks), "1"], capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout)
 
 
