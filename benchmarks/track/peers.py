@@ -91,6 +91,10 @@ PEERS = {
         Peer("ignore", "the same, checksums ignored", _ours("-m", "benchmarks.track.drain", "{}", "ignore"), tells=True),
         Peer("zeek", "fasttcp track --format zeek > /dev/null", _ours("-m", "fasttcp", "track", "--format", "zeek", "{}")),
         Peer("file", "the same into a file", _ours("-m", "fasttcp", "track", "--format", "zeek", "{}"), to_file=True),
+        Peer(
+            "two", "the same, --threads 2", _ours("-m", "fasttcp", "track", "--format", "zeek", "--threads", "2", "{}"),
+            to_file=True,
+        ),
         Peer("argus", "argus -r", _tool("argus", "argus-server", "-X", "-r", "{}", "-w", "-"), slow=True, goal=20),
         Peer("tcptrace", "tcptrace -n", _tool("tcptrace", "tcptrace", "-n", "{}"), slow=True, goal=50),
         Peer(
