@@ -40,7 +40,7 @@ def to_ns(value: Any) -> int:
         if not match or match[2] not in UNITS:
             raise ProfileError(f"{value!r} is not a time: write a number and one of {', '.join(UNITS)}, as in '200ms'")
         digits, _, decimals = match[1].partition(".")
-        exact, rest = divmod(int(digits + decimals) * UNITS[match[2]], 10 ** len(decimals))
+        exact, rest = divmod(int(digits + decimals) * UNITS[match[2]], int(10 ** len(decimals)))
         if rest:
             raise ProfileError(f"{value!r} is not a whole number of nanoseconds")
         return exact
