@@ -149,7 +149,8 @@ cdef void _apply(Server *v, Segment *s, const uint8_t *data, ns_t now) noexcept 
     cdef Key key
     cdef Peer *p
     cdef row_t row
-    cdef seq_t before = 0
+    cdef seq_t before = s.seq               # no row yet: a SYN cookie's ACK may bring data
+    cdef uint32_t known
     cdef int _i, requests
     if s.payload != 0 and not s.flags & (SYN | RST):
         key_endpoint(&key, s.dst, s.dport, s.src, s.sport, &v.e.engine.table.hash_key)
@@ -177,8 +178,13 @@ cdef void _apply(Server *v, Segment *s, const uint8_t *data, ns_t now) noexcept 
         return
     if out.delivered != 0:
         v.bytes_in += out.delivered
-        if v.mode == ECHO or v.mode == ANSWER:
-            data += before - s.seq          # what was there before is not new
+        known = before - s.seq              # bytes of it that were there before
+        if known > s.payload or out.delivered > s.payload - known:
+            known = 0                       # the row was another's, whose time was up
+            if out.delivered > s.payload:
+                endpoint_abort(v.e, row, now, &told)
+                return
+        data += known
         if v.mode == ECHO:
             if _keep(v, p, v.e.engine.table.rows[row].seat.tcb.snd_una, data, out.delivered):
                 endpoint_send(v.e, row, out.delivered, now, &told)

@@ -90,3 +90,14 @@ def test_a_port_nobody_listens_on_refuses():
     said, counts = serve(command=load)
     told = json.loads("\n".join(said))
     assert told["outcomes"]["refused"] == told["counts"]["opened"] > 0 and counts["accepted"] == 0
+
+
+def test_syn_cookies_whose_ack_brings_the_request():
+    load = [
+        sys.executable, "-m", "fasttcp", "load", "198.19.0.1:80", "--source", "198.18.64.0/24", "--hold", "200", "--life", "0",
+        "--http", "--duration", "500ms", "--json", "--quiet",
+    ]  # fmt: skip
+    said, counts = serve("--backlog", "1", command=load)
+    told = json.loads("\n".join(said))
+    assert told["outcomes"]["ok"] == told["counts"]["opened"] == counts["accepted"] > 200
+    assert counts["answers"] == told["counts"]["answered"]
