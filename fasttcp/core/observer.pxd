@@ -22,7 +22,7 @@ from fasttcp.core.verdicts cimport (
 )
 
 cdef enum:
-    BATCH = 16                      # segments whose lines are prefetched together
+    BATCH = 32                      # segments whose lines are prefetched together
 
 # Row.flags, observer seat; the endpoint seat has another use for these bits
 cdef enum:

@@ -20,6 +20,7 @@ from fasttcp.core.store cimport (
     EVICT_CLOSING, EVICT_HALF_OPEN, EVICT_TIME_WAIT, STORE_OK, Table, store_advance, store_arm_after, store_arm_ns,
     store_behind, store_cold, store_deadline_ns, store_disarm, store_evict_candidate, store_find, store_in_use,
     store_insert, store_overdue, store_peek, store_prefetch, store_prefetch_remove, store_remove, store_see,
+    store_set_states,
 )
 from fasttcp.core.usual cimport (
     EVIDENCE, EV_COVERS, EV_FIN, EV_SYN_ACK, USUAL, USUAL_ARMS, USUAL_ASKS_SYN, USUAL_VERDICT, usual_at, usual_segment,
@@ -27,7 +28,7 @@ from fasttcp.core.usual cimport (
 
 cdef enum:
     GROUP = 8                   # segments that are worked on together; BATCH is a multiple
-    RING = 64                   # keys between their hash and their use: more than 2 * BATCH
+    RING = 128                  # keys between their hash and their use: at least 2 * BATCH + GROUP
     WORTHLESS = V_VOID | V_ILLEGAL
     DUE_BATCH = 32
     SEGMENT_BUDGET = 4096       # timers that one segment may have to look at; the rest waits for the next one
@@ -241,6 +242,9 @@ cdef row_t begin(Observer *o, const Key *key, const Segment *segment, uint16_t *
     return row
 
 
+cdef uint8_t OPENED[2]          # the pair of states that a SYN of either side brings about; filled by usual_learn
+
+
 cdef void enter(Observer *o, row_t row, int s, const Segment *segment) noexcept nogil:
     """The first segment that means something (SYN, SYN+ACK, ACK) brings a blank row into the states that it proves."""
     cdef Row *line = &o.engine.table.rows[row]
@@ -272,6 +276,9 @@ cdef void enter(Observer *o, row_t row, int s, const Segment *segment) noexcept 
         line.flags |= ROW_ONE_ISN
         if not o.watch.names_originator:
             observer_set_originator(o, row, s)
+        if OPENED[s] != 0 and o.engine.trace.steps == NULL:
+            store_set_states(&o.engine.table, row, <uint8_t>(OPENED[s] >> 4), OPENED[s] & 0xF)
+            return
         fire(&o.engine, row, s, E_OPEN_ACTIVE, segment, segment.time_ns)
         fire(&o.engine, row, r, E_OPEN_PASSIVE, segment, segment.time_ns)
         fire(&o.engine, row, r, E_RCV_SYN, segment, segment.time_ns)
@@ -695,12 +702,21 @@ cdef void usual_learn() noexcept nogil:
     cdef Observer o
     cdef Row line
     cdef Observed cold
+    cdef Segment g
     cdef int s, sender, receiver
     cdef uint32_t evidence, pair, found
     memset(&o, 0, sizeof(Observer))
     o.engine.table.rows = &line
     o.engine.table.cold = <char *>&cold
     o.engine.table.cold_stride = sizeof(Observed)
+    for s in range(2):
+        memset(&g, 0, sizeof(Segment))
+        g.flags = SYN
+        memset(&line, 0, sizeof(Row))
+        enter(&o, 0, s, &g)
+        if o.engine.never == 0:
+            OPENED[s] = <uint8_t>(line.state[0] << 4 | line.state[1])
+        o.engine.never = 0
     for evidence in range(<uint32_t>EVIDENCE):
         for s in range(2):
             for sender in range(N_STATES):
