@@ -263,8 +263,7 @@ def test_follow_shows_what_is_there_and_ends_cleanly(tmp_path, form):
         out, err = child.communicate(timeout=60)
     out = early + out
     rows = pa.ipc.open_stream(out).read_all().to_pylist() if pa else [json.loads(line) for line in out.splitlines()]
-    assert child.returncode == 0
-    assert b"Traceback" not in err
+    assert (child.returncode, b"Traceback" in err) == (0, False), err
     assert [row["end"] for row in rows] == ["interim"] * 3 + ["closed"]
     assert rows[-1]["history"] == "ShADaGdgFf"
 
