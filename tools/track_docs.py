@@ -52,9 +52,9 @@ def fresh(page: str) -> str:
     """The page with everything that is derived made anew."""
     page = BLOCK.sub(lambda match: f"```console\n$ {match[1]}\n{run(match[1])}```", page)
     for name, table in tables().items():
-        mark = f"<!-- {name} -->\n"
-        whole = f"{mark}\n{table}".replace("\\", r"\\")
-        page = re.sub(rf"{mark}(\n\|.*?\n(?=\n))?", whole, page, flags=re.DOTALL)
+        before, mark, behind = page.partition(f"<!-- {name} -->\n")
+        old = re.match(r"\n\|.*?\n(?=\n)", behind, re.DOTALL)
+        page = f"{before}{mark}\n{table}{behind[old.end() :] if old else behind}"
     return page
 
 

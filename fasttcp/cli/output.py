@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -99,14 +100,15 @@ class _Binary(Sink):
     def run(self) -> None:
         """Interrupted, the stream only ends: what waits is written all the same, and the file is whole."""
         target = _Counted(self.out)
-        if self.form == "arrow":
-            self.writer = self.pa.ipc.new_stream(target, self.reader.schema)
-        else:
-            import pyarrow.parquet as pq
+        with self.steps:
+            if self.form == "arrow":
+                self.writer = self.pa.ipc.new_stream(target, self.reader.schema)
+            else:
+                import pyarrow.parquet as pq
 
-            self.writer = pq.ParquetWriter(target, self.reader.schema, compression="zstd")
-        with self.writer:
-            self._write()
+                self.writer = pq.ParquetWriter(target, self.reader.schema, compression="zstd")
+            with self.writer:
+                self._write()
         if self.steps.interrupted:
             raise KeyboardInterrupt
 
@@ -133,26 +135,52 @@ class _Binary(Sink):
 
 
 class _Interruptible:
-    """The steps of a Track. Ctrl-C must not fly through Arrow's C code: it ends the reading, and the stream with it."""
+    """The steps of a Track. Ctrl-C must not fly through Arrow's C code, nor between a batch and its writing.
+
+    While a step is under way, which may wait for its input, it is raised there, and ends the reading and the stream with
+    it; at any other moment it is remembered until the next step. Pressed again, it is raised wherever it is.
+    """
 
     def __init__(self, followed: Track) -> None:
         self.followed = followed
         self.interrupted = False
+        self._pending = False
+        self._inside = False
         self._steps = followed.steps()
+
+    def __enter__(self) -> _Interruptible:
+        self._former = signal.getsignal(signal.SIGINT)
+        if self._former is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._pressed)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._former is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._former)
+
+    def _pressed(self, *_: object) -> None:
+        if self._inside or self._pending:
+            raise KeyboardInterrupt
+        self._pending = True
 
     def __iter__(self) -> _Interruptible:
         return self
 
     def __next__(self) -> None:
         try:
-            return next(self._steps)
+            self._inside = True
+            if self._pending:
+                raise KeyboardInterrupt
+            next(self._steps)
         except KeyboardInterrupt:
+            self._inside = False
             if self.interrupted:
                 raise
             self.interrupted = True
             self.followed.finish()
             self._steps = iter(())
-            return None
+        finally:
+            self._inside = False
 
 
 class _Counted:

@@ -28,6 +28,7 @@ __all__ = ["Track", "track"]
 
 CHUNK = 1 << 18  # segments between two looks at signals and at the progress: some 10 ms
 FOLLOW_SECONDS = 0.2  # between two looks at whether a file has grown
+DRAIN_SECONDS = 2.0  # after an interruption: for what has come already
 LIVE_LAG_NS = 1_000_000_000  # how late a packet of a live capture may come
 ENTRIES = 1 << 13  # entries that wait at most, about 3 MB
 PIECES = 8  # pieces of a log that wait for the second thread, some 1 ms each
@@ -211,12 +212,7 @@ class Track:
         """Read on in steps of some milliseconds; after each, entries may wait in `tracker`. The last has all the rest."""
         while self.reader is not None:
             try:
-                if self._interim_ns:
-                    more = self.tracker.feed_interim(self.reader, CHUNK, ENTRIES, self._interim_ns)
-                elif self._ahead is not None:
-                    more = self._apply(self._ahead.next())
-                else:
-                    more = self.tracker.feed(self.reader, CHUNK, ENTRIES)
+                more = self._feed(self.reader) if self._ahead is None else self._apply(self._ahead.next())
             except CaptureError as unreadable:  # its link types are unknown, which the end of a pcapng shows
                 if not self._sources and not self._done and self.packets == 0:
                     raise
@@ -244,7 +240,15 @@ class Track:
         self._next_source()
 
     def finish(self) -> None:
-        """Read no further: every live connection becomes an entry in `tracker`, with the states that it has."""
+        """Read no further: every live connection becomes an entry in `tracker`, with the states that it has.
+
+        With `follow`, what has come already and was not read yet is read before, for 2 s at most.
+        """
+        if self.follow and self.reader is not None:
+            until = time.monotonic() + DRAIN_SECONDS
+            while self.tracker.waiting < ENTRIES and time.monotonic() < until:
+                if not self._feed(self.reader):
+                    break
         if self._ahead is not None:
             for batch in self._ahead.rest():
                 self.tracker.apply(batch)
@@ -276,6 +280,11 @@ class Track:
         return self.tracker.states()
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _feed(self, reader: CaptureReader) -> bool:
+        if self._interim_ns:
+            return self.tracker.feed_interim(reader, CHUNK, ENTRIES, self._interim_ns)
+        return self.tracker.feed(reader, CHUNK, ENTRIES)
 
     def _apply(self, batch: SegmentBatch | None) -> bool:
         if batch is not None:

@@ -129,8 +129,8 @@ class LiveCapture(io.RawIOBase):
 
     def _take(self, header: Any, data: bytes) -> None:
         microseconds = round(header.ts * 1e6)  # a double tells times of this century apart by 0.24 us
-        self._held += _RECORD.pack(microseconds // 1_000_000, microseconds % 1_000_000, len(data), header.len)
-        self._held += data
+        record = _RECORD.pack(microseconds // 1_000_000, microseconds % 1_000_000, len(data), header.len)
+        self._held += record + data  # at once: Ctrl-C may come between two statements
 
 
 def _why(cypcap: Any, interface: str, failure: Any) -> str:

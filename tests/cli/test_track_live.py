@@ -37,14 +37,12 @@ def hosts():
 class Child:
     """A `fasttcp track -i` in a namespace that is known to capture; ended by its id."""
 
-    def __init__(self, host, *args):
-        self.process = host.popen(
-            [*COMMAND, "-i", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        deadline = time.monotonic() + 20
+    def __init__(self, host, *args, command=COMMAND):
+        self.process = host.popen([*command, "-i", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not self._captures():
             time.sleep(0.02)
-        time.sleep(0.1)
+        time.sleep(0.3)  # the filter is set behind the socket's opening
 
     def _captures(self):
         """It has a packet socket."""
@@ -133,10 +131,7 @@ def test_filter_of_libpcap(hosts):
 
 def test_counts_are_shown_at_the_end(hosts):
     left, right = hosts
-    process = right.popen(
-        [sys.executable, "-m", "fasttcp", "track", "-i", "v0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    time.sleep(1.5)
+    process = Child(right, "v0", command=COMMAND[:4]).process
     talk(left, right, "198.18.0.2", 80)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
