@@ -19,9 +19,9 @@ cdef seq_t initial_sequence(
 cdef seq_t next_sequence(
     const Endpoint *e, const uint8_t *local, uint16_t lport, const uint8_t *remote, uint16_t rport, seq_t snd_nxt
 ) noexcept nogil
-cdef uint32_t timestamp_offset(const Endpoint *e, const uint8_t *local, const uint8_t *remote) noexcept nogil
+cdef uint32_t timestamp_offset(Endpoint *e, const uint8_t *local, const uint8_t *remote) noexcept nogil
 cdef uint32_t port_offset(
-    const Endpoint *e, const uint8_t *local, const uint8_t *remote, uint16_t rport
+    Endpoint *e, const uint8_t *local, const uint8_t *remote, uint16_t rport
 ) noexcept nogil
 cdef seq_t cookie_make(const Endpoint *e, const Segment *syn, uint32_t mss) noexcept nogil
 cdef bint cookie_check(const Endpoint *e, const Segment *ack, Cookie *cookie) noexcept nogil

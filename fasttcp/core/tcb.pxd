@@ -148,6 +148,12 @@ cdef struct Crowd:              # which local ports are taken towards one remote
     uint64_t bit[1024]          # by local port
 
 
+cdef struct PairNumber:         # a keyed number of a pair of addresses that was worked out before; see isn.pyx
+    uint64_t name[4]            # local, remote
+    uint32_t use                # 0: this place is empty
+    uint32_t value
+
+
 cdef struct EndpointWatch:      # what an upper floor may hang in; pointers may be NULL
     void *context
     # A connection is over; its row still holds its last state and is freed after this call. `event` ended it.
@@ -172,6 +178,7 @@ cdef struct Endpoint:
     Host    *hosts              # NULL without tcp_tw_recycle
     Crowd  **crowds             # NULL while no remote end was ever short of ports
     uint32_t n_crowds
+    PairNumber pair_number[64]  # by a mix of the addresses; the newest stays
     bint     evict              # a full table makes room
     bint     auto_read          # the application reads at once: the receive window never closes
     bint     auto_accept        # established connections need no accept
