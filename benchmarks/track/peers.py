@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -60,11 +61,11 @@ def _loop(capture: Path) -> list[str]:
     """loop.c, compiled at its first use."""
     target, source = BUILD / "loop", HERE / "loop.c"
     if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
-        compiler = shutil.which(os.environ.get("CC", "gcc"))
-        if compiler is None:
+        compiler = shlex.split(os.environ.get("CC", "gcc"))
+        if not compiler or shutil.which(compiler[0]) is None:
             raise Absent("there is no C compiler (gcc, or the one that CC names)")
         BUILD.mkdir(parents=True, exist_ok=True)
-        call = [compiler, "-O3", "-Wall", "-Wextra", str(source), "-o", str(target), "-lpcap"]
+        call = [*compiler, "-O3", "-Wall", "-Wextra", str(source), "-o", str(target), "-lpcap"]
         done = subprocess.run(call, capture_output=True, text=True)
         if done.returncode:
             raise Absent(f"loop.c does not compile (Debian: libpcap-dev): {done.stderr.strip().splitlines()[0]}")
