@@ -173,7 +173,7 @@ class _Interruptible:
                 raise KeyboardInterrupt
             next(self._steps)
         except KeyboardInterrupt:
-            self._inside = False
+            self._inside = self._pending = False
             if self.interrupted:
                 raise
             self.interrupted = True
