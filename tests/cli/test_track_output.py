@@ -291,3 +291,19 @@ def test_interrupted_parquet_is_whole(tmp_path):
     assert child.returncode == 130
     assert b"Traceback" not in err
     assert pq.read_table(path).to_pylist() == [{"history": "ShADaGdgFf"}]
+
+
+def test_ctrl_c_between_two_batches_is_remembered_and_counts_once():
+    from fasttcp.cli.output import _Interruptible
+
+    followed = track(CLOSE)
+    steps = _Interruptible(followed)
+    steps._pressed()  # not while a step is under way: nothing is raised
+    next(steps)
+    assert steps.interrupted
+    assert [connection.end for connection in followed.tracker.take()] == ["open"] * len(followed.tracker.table)
+    with pytest.raises(StopIteration):
+        next(steps)
+    steps._inside = True
+    with pytest.raises(KeyboardInterrupt):
+        steps._pressed()
