@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
     """Exit status 0, or the command's; 1 when it cannot serve; 2 when arguments do not fit together."""
     import json
 
-    from fasttcp import ConnectionTable, FastTCPError
+    from fasttcp.core.table import ConnectionTable
+    from fasttcp.errors import FastTCPError
     from fasttcp.load.device import Tun
     from fasttcp.load.namespace import enter_private_network, forward
     from fasttcp.load.server import http_answer
