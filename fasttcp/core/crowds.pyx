@@ -118,8 +118,13 @@ cdef inline uint32_t _run(const Crowd *c, uint32_t port, uint32_t last, uint32_t
     cdef uint64_t wanted = <uint64_t>0x5555555555555555 << (port & 1) if step == 2 else ~<uint64_t>0
     cdef uint32_t at = port
     cdef uint64_t clear
+    cdef const uint64_t *word
     while at <= last:
-        clear = (~c.bit[at >> 6] & wanted) >> (at & 63)
+        word = &c.bit[at >> 6]
+        while at & 63 == 0 and at + 255 <= last and wanted & ~(word[0] & word[1] & word[2] & word[3]) == 0:
+            at += 256
+            word += 4
+        clear = (~word[0] & wanted) >> (at & 63)
         if clear != 0:
             at += lowest_bit(<uint32_t>clear) if <uint32_t>clear else 32 + lowest_bit(<uint32_t>(clear >> 32))
             break
@@ -137,24 +142,27 @@ cdef uint32_t crowd_skip(const Crowd *c, uint32_t first, uint32_t last, uint32_t
     return run
 
 
-cdef Crowd *_of_row(const Endpoint *e, row_t row) noexcept nogil:
+cdef void crowd_row_taken(Endpoint *e, row_t row) noexcept nogil:
     cdef uint8_t local[16]
     cdef uint8_t remote[16]
+    cdef Crowd *c
     addresses_of(&e.engine.table, row, local, remote)
-    return crowd_find(e, local, remote, e.engine.table.rows[row].port[1])
-
-
-cdef void crowd_row_taken(Endpoint *e, row_t row) noexcept nogil:
-    cdef Crowd *c = _of_row(e, row)
+    c = crowd_find(e, local, remote, e.engine.table.rows[row].port[1])
     if c != NULL:
         _set(c, e.engine.table.rows[row].port[0])
 
 
 cdef void crowd_row_left(Endpoint *e, row_t row, bint to_time_wait) noexcept nogil:
-    cdef Crowd *c = _of_row(e, row)
     cdef uint16_t port = e.engine.table.rows[row].port[0]
     cdef uint64_t bit = <uint64_t>1 << (port & 63)
-    if c == NULL or (to_time_wait and not c.reusable):
+    cdef uint8_t local[16]
+    cdef uint8_t remote[16]
+    cdef Crowd *c
+    addresses_of(&e.engine.table, row, local, remote)
+    if to_time_wait and not reusable_pair(e, local, remote):
+        return
+    c = crowd_find(e, local, remote, e.engine.table.rows[row].port[1])
+    if c == NULL:
         return
     c.taken -= c.bit[port >> 6] & bit != 0
     c.bit[port >> 6] &= ~bit
