@@ -21,6 +21,8 @@ def tool():
 
 
 def examples():
+    if not PAGE.exists():
+        return []  # the tests stand without their tree: the mark says so
     page = PAGE.read_text(encoding="utf-8")
     return re.findall(r"^```console\n\$ (.*?)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
