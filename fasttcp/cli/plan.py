@@ -315,7 +315,13 @@ def _both(plan: Plan) -> list[str]:
     ):  # fmt: skip
         if s[name]:
             rows.append((words, "", _number(s[name])))
-    return _columns(rows)
+    lines = _columns(rows)
+    steady = s["server_time_wait_steady"]
+    if s["reopened"] and steady is not None and abs(steady - f.server_time_wait) > 0.05 * f.server_time_wait:
+        lines.append(
+            "The formula does not know how soon a SYN reopens the server's TIME_WAIT: of the server, believe the simulation."
+        )
+    return lines
 
 
 def _compared(plan: Plan, others: list[tuple[str, Plan]]) -> list[str]:
