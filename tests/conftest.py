@@ -12,6 +12,7 @@ accident:
 
 import importlib.util
 import os
+import signal
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -39,6 +40,10 @@ if SPEC is None or SPEC.origin is None:
         "fasttcp is neither installed nor completely built in place: "
         "pip install '.[test]', or python setup.py build_ext --inplace"
     )
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell starts what it sends to the background so; children that are to be interrupted would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PACKAGE = Path(SPEC.origin).resolve().parent
 sys.path.append(str(ROOT))  # for benchmarks/, behind the fasttcp that was found
