@@ -9,6 +9,7 @@ Needs the package, built, with the extras that the examples name. tests/test_tra
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import re
 import shlex
@@ -27,9 +28,15 @@ def run(command: str) -> str:
     words = shlex.split(command)
     if words[0] != "fasttcp":
         raise ValueError(f"not an example of this page: {command}")
-    environment = {**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(ROOT)}
+    # The fasttcp that this process has found, which need not be the tree's: that may not be built.
+    package = importlib.util.find_spec("fasttcp")
+    if package is None or package.origin is None:
+        raise ImportError("there is no fasttcp: install it, or build it in place")
+    where = str(Path(package.origin).parent.parent)
+    environment = {**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8", "PYTHONPATH": where}
+    program = "import sys; del sys.path[0]; from fasttcp.cli.main import main; sys.exit(main())"
     done = subprocess.run(
-        [sys.executable, "-m", "fasttcp", *words[1:]], cwd=ROOT, env=environment, stdout=subprocess.PIPE,
+        [sys.executable, "-c", program, *words[1:]], cwd=ROOT, env=environment, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, encoding="utf-8", timeout=60, check=False,
     )  # fmt: skip
     return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
