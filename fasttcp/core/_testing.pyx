@@ -109,7 +109,8 @@ cdef int _observed(Key *k, Segment *s, bytes src, int sport, bytes dst, int dpor
 cdef dict _key_dict(const Key *k):
     return {
         "hash": k.hash, "side": k.side, "v6": k.v6 != 0, "port": (k.port[0], k.port[1]),
-        "addr": (<const char *>&k.addr[0])[:8], "wide": ((<const char *>k.wide[0])[:16], (<const char *>k.wide[1])[:16]),
+        "addr": (<const char *>&k.addr[0])[:8],
+        "wide": ((<const char *>k.wide[0])[:16], (<const char *>k.wide[1])[:16]) if k.v6 else None,
     }
 
 

@@ -27,10 +27,9 @@ cdef struct Key:
     uint16_t port[2]            # host order
     uint8_t  side               # which side sent the segment: 0 or 1; endpoint keys: 0
     uint8_t  v6                 # ROW_IPV6, or 0
-    uint16_t spare
     row_t    hint               # set by store_peek: the row this key probably has, or NO_ROW
     uint32_t home               # set by store_prefetch: the bucket its chain began with then
-    const uint8_t *wide[2]      # the 16-byte addresses in the order of the sides; they point into the caller's memory
+    const uint8_t *wide[2]      # IPv6 only: the 16-byte addresses in the order of the sides, in the caller's memory
 
 
 cdef inline uint64_t hash_words(const HashKey *h, uint64_t x, uint64_t y) noexcept nogil:
@@ -82,7 +81,6 @@ cdef inline void key_observed(Key *k, const Segment *s, const HashKey *h) noexce
     cdef const uint8_t *dst = &s.dst[0]
     cdef uint64_t x, y, swap
     cdef uint8_t turned
-    k.spare = 0
     k.hint = NO_ROW
     if is_mapped(src) and is_mapped(dst):
         x = <uint64_t>net32(load32(src + 12)) << 16 | s.sport
@@ -98,7 +96,6 @@ cdef inline void key_observed(Key *k, const Segment *s, const HashKey *h) noexce
         k.port[1] = <uint16_t>y
         k.side = turned
         k.v6 = 0
-        _order_wide(k, src, dst, turned)
         k.hash = hash_words(h, x, y)
         return
     x = net64(load64(src))
@@ -125,16 +122,15 @@ cdef inline void key_endpoint(
     k.port[0] = lport
     k.port[1] = rport
     k.side = 0
-    k.spare = 0
     k.hint = NO_ROW
-    k.wide[0] = local
-    k.wide[1] = remote
     if is_mapped(local) and is_mapped(remote):
         k.addr[0] = load32(local + 12)
         k.addr[1] = load32(remote + 12)
         k.v6 = 0
         k.hash = hash_ends(h, k.addr, k.port)
         return
+    k.wide[0] = local
+    k.wide[1] = remote
     _key_wide(k, h)
 
 

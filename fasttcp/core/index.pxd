@@ -48,8 +48,9 @@ cdef struct Index:
 cdef inline uint32_t index_home(const Index *x, uint64_t hash) noexcept nogil:
     """The number of the bucket where a chain begins. No branch: the upper half of the hash chooses a base bucket, its
     lowest bits one of the copies, and a copy that is not split off yet is still in the one below."""
-    cdef uint64_t at = ((hash >> 32) * x.base >> 32) + <uint64_t>x.base * (<uint32_t>hash & x.mask)
-    return <uint32_t>(at - (x.span & (0 - <uint64_t>(at >= x.buckets))))
+    cdef uint32_t at = <uint32_t>((hash >> 32) * x.base >> 32) + x.base * (<uint32_t>hash & x.mask)
+    cdef uint32_t below = at - x.span
+    return below if at >= x.buckets else at
 
 
 cdef inline uint8_t index_tag(uint64_t hash) noexcept nogil:
@@ -66,7 +67,7 @@ cdef inline bint key_is_of(const Index *x, const Key *k, row_t row) noexcept nog
     """The row, which must be in use, has exactly this key."""
     cdef const Row *r = &x.rows[row]
     if ((load64(r.addr) ^ load64(k.addr)) | <uint64_t>(load32(r.port) ^ load32(k.port))
-            | <uint64_t>((r.flags & ROW_IPV6) ^ k.v6)):
+            | (<uint32_t>r.flags & <uint32_t>ROW_IPV6 ^ k.v6)):
         return False
     if k.v6:
         return (memcmp(x.addr6 + <size_t>row * 32, k.wide[0], 16) == 0
@@ -81,17 +82,18 @@ cdef inline row_t index_peek(const Index *x, uint64_t hash, uint32_t home) noexc
     """
     cdef const Bucket *b = &x.bucket[home]
     cdef uint32_t match = tags_match(b.tag, index_tag(hash))
-    cdef row_t first = NO_ROW
+    # Whether it is there cannot be predicted where many connections open: no branch on it. Any place will do for a tag
+    # that is not there, if its row is then replaced by NO_ROW, which has all bits.
+    cdef uint32_t missing = 0 - <uint32_t>(match == 0)
+    cdef row_t first = b.row[lowest_bit(match | 1 << (BUCKET_ROWS - 1))]
+    prefetch_write(&x.rows[first & ~missing])
     if b.next:
         prefetch_read(&x.overflow[b.next])
-    if match:
-        first = b.row[lowest_bit(match)]
-        prefetch_write(&x.rows[first])
+    match &= match - 1
+    while match:
+        prefetch_write(&x.rows[b.row[lowest_bit(match)]])
         match &= match - 1
-        while match:
-            prefetch_write(&x.rows[b.row[lowest_bit(match)]])
-            match &= match - 1
-    return first
+    return first | missing
 
 
 cdef inline bint index_find(const Index *x, const Key *k, row_t *row) noexcept nogil:

@@ -1,9 +1,10 @@
 """The observer seat; see observer.pxd for what it promises."""
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
-from libc.string cimport memset
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
+from libc.string cimport memcmp, memcpy, memset
 
 from fasttcp.core.hash cimport Key, key_observed
+from fasttcp.core.index cimport index_find
 from fasttcp.core.layout cimport (
     ACK, FIN, NO_ROW, ROW_PARTIAL, ROW_SCALED_0, ROW_SHIFT_0, ROW_SIDE_1_OPENED, ROW_SYN_PENDING, RST, SYN,
     Half, Observed, Row, Segment, ns_t, row_t, seq_le, seq_lt, seq_t, tick_t,
@@ -23,7 +24,7 @@ from fasttcp.core.store cimport (
     store_set_states,
 )
 from fasttcp.core.usual cimport (
-    EVIDENCE, EV_COVERS, EV_FIN, EV_SYN_ACK, USUAL, USUAL_ARMS, USUAL_ASKS_SYN, USUAL_VERDICT, usual_at, usual_segment,
+    EVIDENCE, EV_COVERS, EV_FIN, EV_SYN_ACK, UNUSUAL_BIT, USUAL_ARMS, USUAL_ASKS_SYN, Usual, usual_at, usual_segment,
 )
 
 cdef enum:
@@ -555,7 +556,8 @@ cdef inline bint is_twin(const Observer *o, const Row *line, int s, const Segmen
 
 # ---- one segment -----------------------------------------------------------------------------------------------------
 
-cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdict *out) noexcept nogil:
+cdef void step(Observer *o, const Key *key, const Segment *segment, Verdict *out) noexcept nogil:
+    """The general path."""
     cdef Table *t = &o.engine.table
     cdef int s = key.side
     cdef row_t row
@@ -570,8 +572,6 @@ cdef inline void step(Observer *o, const Key *key, const Segment *segment, Verdi
     store_see(t, segment.time_ns)
     if store_behind(t):
         observer_advance(o, segment.time_ns, SEGMENT_BUDGET)
-    if o.engine.trace.steps == NULL and usual_segment(o, USUALLY, key, segment, out):
-        return
     if segment.time_ns < t.now_ns:
         verdict |= V_LATE                           # time never goes back inside a table (case 61)
         o.tallies.late += 1
@@ -686,15 +686,9 @@ cdef bint begins_anew(Observer *o, row_t row, int s, const Segment *segment, uin
     )
 
 
-cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcept nogil:
-    cdef Key key
-    key_observed(&key, segment, &o.engine.table.hash_key)
-    step(o, &key, segment, verdict)
-
-
 # ---- what usual segments come to -------------------------------------------------------------------------------------
 
-cdef uint32_t USUALLY[EVIDENCE << 9]
+cdef Usual USUALLY[EVIDENCE << 9]
 
 
 cdef void usual_learn() noexcept nogil:
@@ -704,7 +698,10 @@ cdef void usual_learn() noexcept nogil:
     cdef Observed cold
     cdef Segment g
     cdef int s, sender, receiver
-    cdef uint32_t evidence, pair, found
+    cdef uint32_t evidence, pair
+    cdef Usual found, again
+    for pair in range(<uint32_t>EVIDENCE << 9):
+        USUALLY[pair].what = <uint32_t>1 << UNUSUAL_BIT
     memset(&o, 0, sizeof(Observer))
     o.engine.table.rows = &line
     o.engine.table.cold = <char *>&cold
@@ -731,12 +728,14 @@ cdef void usual_learn() noexcept nogil:
                         continue
                     pair = <uint32_t>(receiver << 4 | sender) if s else <uint32_t>(sender << 4 | receiver)
                     found = usual_try(&o, evidence, s, pair, 0)
-                    if found == usual_try(&o, evidence, s, pair, 100):
+                    again = usual_try(&o, evidence, s, pair, 100)
+                    if memcmp(&found, &again, sizeof(Usual)) == 0:
                         USUALLY[usual_at(evidence, s, pair)] = found
 
 
-cdef uint32_t usual_try(Observer *o, uint32_t evidence, int s, uint32_t pair, uint32_t payload) noexcept nogil:
-    """What comes of one segment of side s on the row of a table that has no other: an entry, 0 if it is not usual."""
+cdef Usual usual_try(Observer *o, uint32_t evidence, int s, uint32_t pair, uint32_t payload) noexcept nogil:
+    """What comes of one segment of side s on the row of a table that has no other."""
+    cdef Usual found
     cdef Row *line = &o.engine.table.rows[0]
     cdef Segment g
     cdef uint32_t actions = 0
@@ -761,21 +760,46 @@ cdef uint32_t usual_try(Observer *o, uint32_t evidence, int s, uint32_t pair, ui
     else:
         g.flags = ACK | (FIN if evidence & EV_FIN else 0)
         verdict = see_opened(o, 0, s, &g, &actions)
+    found.verdict = verdict
+    memcpy(found.state, line.state, 2)
+    found.what = <uint32_t>line.state[0] << 4 | line.state[1]
     if verdict & ~<uint16_t>V_CHANGED or o.engine.never != 0:
         o.engine.never = 0
-        return 0
-    return (
-        <uint32_t>line.state[0] << 4 | line.state[1] | USUAL | <uint32_t>verdict << USUAL_VERDICT
-        | (USUAL_ARMS if counts_from_now(line, verdict, actions) else 0)
-        | (USUAL_ASKS_SYN if evidence != EV_SYN_ACK and (pair >> (4 if s else 0) & 0xF) == S_SYN_RCVD else 0)
-    )
+        found.what |= <uint32_t>1 << UNUSUAL_BIT
+    if counts_from_now(line, verdict, actions):
+        found.what |= USUAL_ARMS
+    if evidence != EV_SYN_ACK and (pair >> (4 if s else 0) & 0xF) == S_SYN_RCVD:
+        found.what |= USUAL_ASKS_SYN
+    return found
 
 
 usual_learn()
 
 
+# ---- many segments ---------------------------------------------------------------------------------------------------
+
 cdef inline size_t numbered(const uint32_t *at, size_t i) noexcept nogil:
     return i if at == NULL else at[i]
+
+
+cdef void step_group(
+    Observer *o, const Key *key, const Segment *segments, const uint32_t *at, size_t first, size_t end, Verdict *verdicts
+) noexcept nogil:
+    """Apply the segments from `first` to `end`; key: of the first, the others follow."""
+    cdef bint traced = o.engine.trace.steps != NULL
+    cdef size_t i, now
+    for i in range(first, end):
+        now = numbered(at, i)
+        if traced or not usual_segment(o, USUALLY, key, &segments[now], &verdicts[now]):
+            step(o, key, &segments[now], &verdicts[now])
+        key += 1
+
+
+cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcept nogil:
+    cdef Key key
+    key_observed(&key, segment, &o.engine.table.hash_key)
+    index_find(&o.engine.table.index, &key, &key.hint)
+    step_group(o, &key, segment, NULL, 0, 1, verdict)
 
 
 cdef inline void pipeline(
@@ -787,26 +811,29 @@ cdef inline void pipeline(
     cdef Table *t = &o.engine.table
     cdef Key keys[RING]
     cdef Key *key
+    cdef row_t row
     cdef size_t first = 0, i, now
     while first < n + 2 * BATCH:
+        key = &keys[first & (RING - 1)]
         for i in range(first, min(first + GROUP, n)):
-            key = &keys[i & (RING - 1)]
             key_observed(key, &segments[numbered(at, i)], &t.hash_key)
             store_prefetch(t, key)
+            key += 1
         if first >= BATCH:
+            key = &keys[(first - BATCH) & (RING - 1)]
             for i in range(first - BATCH, min(first - BATCH + GROUP, n)):
-                key = &keys[i & (RING - 1)]
-                store_peek(t, key)
+                row = store_peek(t, key)
                 # The opening writes to the cold record too. No branch on what cannot be predicted: others ask for their
-                # row twice.
-                prefetch_write(
-                    store_cold(t, key.hint) if segments[numbered(at, i)].flags & SYN else <void *>&t.rows[key.hint]
-                )
-                prefetch_beside(o, key.hint)
+                # row once more.
+                prefetch_write(<char *>&t.rows[row] + (
+                    (<char *>store_cold(t, row) - <char *>&t.rows[row])
+                    & (0 - <int64_t>(segments[numbered(at, i)].flags >> 1 & 1))
+                ))
+                prefetch_beside(o, row)
+                key += 1
         if first >= 2 * BATCH:
-            for i in range(first - 2 * BATCH, min(first - 2 * BATCH + GROUP, n)):
-                now = numbered(at, i)
-                step(o, &keys[i & (RING - 1)], &segments[now], &verdicts[now])
+            now = first - 2 * BATCH
+            step_group(o, &keys[now & (RING - 1)], segments, at, now, min(now + GROUP, n), verdicts)
         first += GROUP
 
 

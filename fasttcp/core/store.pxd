@@ -96,7 +96,7 @@ cdef inline Cold *store_cold(const Table *t, row_t row) noexcept nogil:
 
 cdef inline void store_see(Table *t, ns_t now_ns) noexcept nogil:
     """The clock is now_ns, or stays where it was if that is older. A division only where a new tick begins."""
-    if now_ns >= t.tick_end_ns or not t.started:
+    if now_ns >= t.tick_end_ns:         # as the first value is
         store_new_tick(t, now_ns)
     elif now_ns > t.now_ns:
         t.now_ns = now_ns
@@ -114,10 +114,13 @@ cdef inline void store_prefetch(const Table *t, Key *k) noexcept nogil:
     prefetch_write(&t.index.bucket[k.home])
 
 
-cdef inline void store_peek(const Table *t, Key *k) noexcept nogil:
+cdef inline row_t store_peek(const Table *t, Key *k) noexcept nogil:
+    """The row whose lines the look-up will want; some row where there is none, whose lines may be fetched as well."""
+    cdef row_t row
     k.hint = index_peek(&t.index, k.hash, k.home)
-    if k.v6:
-        prefetch_write(t.addr6 + <size_t>k.hint * 32)
+    row = min(k.hint, <row_t>t.high)
+    prefetch_write(t.addr6 + <size_t>row * 32 if k.v6 else <uint8_t *>&t.rows[row])
+    return row
 
 
 cdef inline bint store_find(const Table *t, const Key *k, row_t *row) noexcept nogil:
@@ -145,17 +148,22 @@ cdef inline bint store_in_use(const Table *t, row_t row) noexcept nogil:
 
 # -------------------------------------------------------------------------------------------------------------- states
 
-cdef inline void store_set_states(Table *t, row_t row, uint8_t state_0, uint8_t state_1) noexcept nogil:
-    """The one function that changes states. No branch on whether anything changes: nobody could predict it."""
-    cdef Row *r = &t.rows[row]
-    cdef uint32_t before = <uint32_t>r.state[0] << 4 | r.state[1]
-    cdef uint32_t after = <uint32_t>state_0 << 4 | state_1
-    r.state[0] = state_0
-    r.state[1] = state_1
+cdef inline void store_move_states(Table *t, row_t row, uint32_t before, uint32_t after) noexcept nogil:
+    """The counts and lists follow a row from one pair of states to another. No branch on whether they differ: nobody could
+    predict it."""
     t.pairs[before] -= 1
     t.pairs[after] += 1
     if t.links != NULL and t.class_of[before] != t.class_of[after]:
         store_reclass(t, row, t.class_of[before], t.class_of[after])
+
+
+cdef inline void store_set_states(Table *t, row_t row, uint8_t state_0, uint8_t state_1) noexcept nogil:
+    """Give a row its states."""
+    cdef Row *r = &t.rows[row]
+    cdef uint32_t before = <uint32_t>r.state[0] << 4 | r.state[1]
+    r.state[0] = state_0
+    r.state[1] = state_1
+    store_move_states(t, row, before, <uint32_t>state_0 << 4 | state_1)
 
 
 cdef inline void store_set_state(Table *t, row_t row, int side, uint8_t state) noexcept nogil:

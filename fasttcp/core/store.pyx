@@ -26,7 +26,7 @@ turns what has grown into huge pages (1.2 to 1.9 times faster) when there is tim
 Threads: none of this locks. One thread at a time for one table.
 """
 
-from libc.stdint cimport INT64_MAX
+from libc.stdint cimport INT64_MAX, INT64_MIN
 
 from fasttcp.core.hash cimport hash_expand, hash_wide
 from fasttcp.core.index cimport index_bytes, index_check, index_close, index_open, index_reserve
@@ -76,8 +76,7 @@ cdef int store_open(
     memcpy(t.secret, secret, sizeof(t.secret))
     hash_expand(&t.hash_key, secret)
     t.free = NO_ROW
-    # So that the first store_see finds a new tick.
-    t.tick_end_ns = INT64_MAX
+    t.tick_end_ns = INT64_MIN           # so that the first store_see finds a new tick
     with gil:
         try:
             with nogil:

@@ -10,18 +10,17 @@
 # Direction and kind of the next segment cannot be predicted, and a wrong guess costs as much as all the rest: there is
 # one branch on "SYN or not", one on "odd", and no other that depends on the segment.
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from fasttcp.core.hash cimport Key
 from fasttcp.core.index cimport key_is_of
 from fasttcp.core.layout cimport (
-    ACK, FIN, NO_ROW, ROW_SCALED_0, RST, SYN, Half, Observed, Row, Segment, ns_t, row_t, seq_max, seq_t, tick_t,
+    ACK, FIN, NO_ROW, RST, SYN, Half, Observed, Row, Segment, ns_t, row_t, seq_max, seq_t, tick_t,
 )
-from fasttcp.core.observer cimport KEEP_TIMER, ROW_BLANK, Observer, Verdict, learn_scale
-from fasttcp.core.store cimport (
-    Table, store_arm_ns, store_cold, store_in_use, store_set_states, store_tick_after,
-)
-from fasttcp.core.wheel cimport PARKED, WHEEL_SLOTS, wheel_distance
+from fasttcp.core.observer cimport KEEP_TIMER, Observer, Verdict, learn_scale
+from fasttcp.core.store cimport Table, store_arm_ns, store_cold, store_move_states
+from fasttcp.core.wheel cimport WHEEL_SLOTS
 
 # An index of the table: evidence << 9 | sender's side << 8 | pair of states
 cdef enum:
@@ -30,25 +29,40 @@ cdef enum:
     EV_SYN_ACK = 4                  # SYN+ACK that covers the SYN
     EVIDENCE = 5                    # 0 to 4
 
-# An entry: the pair of states afterwards, and
+cdef struct Usual:                  # an entry, 8 bytes
+    uint16_t verdict                # V_...
+    uint8_t  state[2]               # afterwards
+    uint32_t what                   # the pair of states afterwards, and USUAL_...
+
 cdef enum:
-    USUAL = 0x0100                  # there is one; else the general path must see it
-    USUAL_ARMS = 0x0200             # silence, or 2MSL, is counted from now on
-    USUAL_ASKS_SYN = 0x0400         # only if the receiver's own SYN was seen
-    USUAL_VERDICT = 16              # where the verdict's flags begin
+    USUAL_ASKS_SYN = 1 << 29        # only if the receiver's own SYN was seen
+    USUAL_ARMS = 1 << 30            # silence, or 2MSL, is counted from now on
+    UNUSUAL_BIT = 31                # the upmost: the general path must see it
 
 
 cdef inline uint32_t usual_at(uint32_t evidence, int s, uint32_t pair) noexcept nogil:
     return evidence << 9 | <uint32_t>s << 8 | pair
 
 
-cdef inline bint usual_row(const Table *t, const Key *key, row_t row) noexcept nogil:
-    """Whether the row that was fetched for this key is the one that has it."""
-    return row != NO_ROW and store_in_use(t, row) and key_is_of(&t.index, key, row)
+cdef inline bint usual_time(const Table *t, ns_t now_ns) noexcept nogil:
+    """The clock does not go back, no new tick begins, no timer waits."""
+    return (
+        <uint64_t>now_ns - <uint64_t>t.now_ns < <uint64_t>t.tick_end_ns - <uint64_t>t.now_ns
+        and t.wheel.cursor > t.now_tick
+    )
 
+
+cdef inline bint usual_row(const Table *t, const Key *key, row_t row) noexcept nogil:
+    """Whether the row that was fetched for this key is the one that has it. (A free row has no timer: it is odd.)"""
+    return row != NO_ROW and key_is_of(&t.index, key, row)
+
+
+# What is odd is told by the upmost bit of a word: one "or" for each question, and no branch. Differences of sequence
+# numbers and of ticks have it when they are negative; that -2^31 stays negative whichever way it is turned only sends a
+# segment that has it to the general path.
 
 cdef inline bint usual_apply(
-    Observer *o, row_t row, int s, const Segment *g, uint32_t entry, uint32_t odd,
+    Observer *o, row_t row, int s, const Segment *g, const Usual *entry, uint32_t odd,
     seq_t snd_nxt, seq_t rcv_nxt, bint syn, Verdict *out
 ) noexcept nogil:
     """What every usual segment does: states, numbers of its sender, counters, times, the verdict. False, and nothing is
@@ -56,55 +70,56 @@ cdef inline bint usual_apply(
     cdef Table *t = &o.engine.table
     cdef Row *line = &t.rows[row]
     cdef Half *sender = &line.seat.half[s]
-    cdef uint32_t after = entry & 0xFF
-    cdef uint32_t arms = (entry & USUAL_ARMS) != 0
+    cdef uint32_t before = <uint32_t>line.state[0] << 4 | line.state[1]
+    cdef uint32_t after = entry.what & 0xFF
+    cdef uint32_t arms = <uint32_t>(<int32_t>(entry.what << 1) >> 31)          # all its bits, or none
     cdef uint16_t packets = <uint16_t>(sender.packets + 1)
     cdef uint32_t bytes = sender.bytes + g.payload
-    cdef tick_t deadline = store_tick_after(t, o.timeout[after])
     cdef uint32_t parked = line.parked
-    cdef uint32_t stands = (parked - <uint32_t>t.wheel.cursor) & (WHEEL_SLOTS - 1)
+    cdef int32_t stands = (parked - <uint32_t>t.wheel.cursor) & (WHEEL_SLOTS - 1)
+    cdef tick_t deadline = <tick_t>(t.now_tick + (g.time_ns != t.tick_start_ns) + o.timeout[after])
     cdef ns_t later
     odd |= (
-        <uint32_t>((entry & USUAL) == 0)
-        | (g.info & o.void_info)
-        | <uint32_t>(g.time_ns < t.now_ns)
-        | (line.flags & ROW_BLANK)
+        entry.what
+        | 0 - (g.info & o.void_info)
+        | <uint32_t>line.flags << 25                        # ROW_BLANK
         # A timer that is due within the next tick is asked first; one that would have to move in the wheel is moved.
-        | <uint32_t>(<int32_t>(line.deadline - <tick_t>t.now_tick) <= 1)
-        | <uint32_t>((parked & PARKED) == 0)
-        | (arms & <uint32_t>(stands > wheel_distance(&t.wheel, deadline)))
-        | <uint32_t>(packets == 0)
-        | <uint32_t>(bytes < g.payload)
+        | line.deadline - <tick_t>t.now_tick - 2
+        | ~(parked << 16)                                   # not PARKED
+        | arms & <uint32_t>(min(<int32_t>(deadline - <tick_t>t.wheel.cursor), <int32_t>t.wheel.horizon) - stands)
+        | <uint32_t>packets - 1                             # a carry
+        | sender.bytes & ~bytes | g.payload                 # a carry, or nothing that any packet holds
     )
-    if odd:
+    if <int32_t>odd < 0:
         return False
     if syn:
         learn_scale(line, s, g)
         line.seat.half[s ^ 1].rcv_nxt = g.seq       # what the other acknowledges is told apart from here on
         (<Observed *>store_cold(t, row)).isn[s] = g.seq
-    store_set_states(t, row, <uint8_t>(after >> 4), after & 0xF)
+    t.now_ns = g.time_ns
+    o.tallies.segments += 1
+    memcpy(line.state, entry.state, 2)
+    store_move_states(t, row, before, after)
     sender.snd_nxt = snd_nxt
     sender.rcv_nxt = rcv_nxt
     sender.window = g.window
     sender.packets = packets
     sender.bytes = bytes
-    line.last_ns = max(line.last_ns, g.time_ns)
+    line.last_ns = g.time_ns
     out.row = row
-    out.flags = <uint16_t>(entry >> USUAL_VERDICT)
-    out.state[0] = <uint8_t>(after >> 4)
-    out.state[1] = after & 0xF
+    memcpy(&out.flags, entry, 4)
     if o.watch.seen != NULL:
-        later = o.watch.seen(o.watch.context, o, row, s, g, out.flags)
+        later = o.watch.seen(o.watch.context, o, row, s, g, entry.verdict)
         if later != 0:
             if later != KEEP_TIMER:
                 store_arm_ns(t, row, later)
             return True
-    line.deadline = deadline if arms else line.deadline
+    line.deadline ^= (line.deadline ^ deadline) & arms
     return True
 
 
 cdef inline bint usual_ack(
-    Observer *o, const uint32_t *usual, const Key *key, const Segment *g, Verdict *out
+    Observer *o, const Usual *usual, const Key *key, const Segment *g, Verdict *out
 ) noexcept nogil:
     """ACK, data and FIN (neither SYN nor RST is set, ACK is): everything of the sender's that came before is known, and
     nothing is acknowledged that was not seen."""
@@ -114,8 +129,8 @@ cdef inline bint usual_ack(
     cdef const Row *line
     cdef const Half *sender
     cdef const Half *receiver
-    cdef uint32_t fin, length, odd, entry
-    cdef int32_t beyond, fresh
+    cdef const Usual *entry
+    cdef uint32_t fin, length, seq, covered, fresh, odd
     if not usual_row(t, key, row):
         return False
     line = &t.rows[row]
@@ -123,41 +138,45 @@ cdef inline bint usual_ack(
     receiver = &line.seat.half[s ^ 1]
     fin = g.flags & FIN
     length = g.payload + fin
-    beyond = <int32_t>(g.ack - receiver.snd_nxt)
-    fresh = <int32_t>(g.seq - sender.snd_nxt)
-    entry = usual[usual_at(fin << 1 | <uint32_t>(beyond == 0), s, <uint32_t>line.state[0] << 4 | line.state[1])]
+    seq = sender.snd_nxt
+    covered = receiver.snd_nxt - g.ack
+    fresh = g.seq - seq
+    entry = &usual[usual_at(fin << 1 | <uint32_t>(covered == 0), s, <uint32_t>line.state[0] << 4 | line.state[1])]
     odd = (
-        <uint32_t>(beyond > 0)
-        | <uint32_t>(fresh > 0)
-        | (<uint32_t>(length != 0) & <uint32_t>(fresh != 0))
+        covered                                             # it acknowledges what was not seen
+        | 0 - fresh                                         # something is missing before it
+        | fresh & (0 - <uint32_t>(length != 0))             # or it brings again what is known
         # A FIN that was acknowledged before it was seen.
-        | (fin & <uint32_t>(<int32_t>(g.seq + length - receiver.rcv_nxt) <= 0))
-        | (<uint32_t>((entry & USUAL_ASKS_SYN) != 0) & <uint32_t>((line.flags & (ROW_SCALED_0 << (s ^ 1))) == 0))
+        | ~(receiver.rcv_nxt - (g.seq + length)) & (0 - fin)
+        | (entry.what << 2) & ~(<uint32_t>line.flags << (27 + s))               # USUAL_ASKS_SYN, ROW_SCALED of the other
     )
-    return usual_apply(o, row, s, g, entry, odd, sender.snd_nxt + length, seq_max(sender.rcv_nxt, g.ack), False, out)
+    return usual_apply(o, row, s, g, entry, odd, seq + length, seq_max(sender.rcv_nxt, g.ack), False, out)
 
 
 cdef inline bint usual_syn_ack(
-    Observer *o, const uint32_t *usual, const Key *key, const Segment *g, Verdict *out
+    Observer *o, const Usual *usual, const Key *key, const Segment *g, Verdict *out
 ) noexcept nogil:
     """SYN+ACK of a responder that has just received the SYN, acknowledging all of it."""
     cdef Table *t = &o.engine.table
     cdef row_t row = key.hint
     cdef int s = key.side
     cdef const Row *line
-    cdef uint32_t entry, odd
     if not usual_row(t, key, row):
         return False
     line = &t.rows[row]
-    entry = usual[usual_at(EV_SYN_ACK, s, <uint32_t>line.state[0] << 4 | line.state[1])]
-    odd = g.ack ^ line.seat.half[s ^ 1].snd_nxt
-    return usual_apply(o, row, s, g, entry, odd, g.seq + 1 + g.payload, g.ack, True, out)
+    return g.ack == line.seat.half[s ^ 1].snd_nxt and usual_apply(
+        o, row, s, g, &usual[usual_at(EV_SYN_ACK, s, <uint32_t>line.state[0] << 4 | line.state[1])], 0,
+        g.seq + 1 + g.payload, g.ack, True, out
+    )
 
 
 cdef inline bint usual_segment(
-    Observer *o, const uint32_t *usual, const Key *key, const Segment *g, Verdict *out
+    Observer *o, const Usual *usual, const Key *key, const Segment *g, Verdict *out
 ) noexcept nogil:
+    """Whether it was usual, and has been applied. The record of steps must be off."""
     cdef uint32_t kind = g.flags & (SYN | RST | ACK)
+    if not usual_time(&o.engine.table, g.time_ns):
+        return False
     if kind == ACK:
         return usual_ack(o, usual, key, g, out)
     return kind == SYN | ACK and not g.flags & FIN and usual_syn_ack(o, usual, key, g, out)
