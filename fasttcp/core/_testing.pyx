@@ -12,7 +12,7 @@ from fasttcp.core.index cimport Bucket, index_home, index_tag
 from fasttcp.core.layout cimport Row, Segment, row_t
 from fasttcp.core.memory cimport BLOCK_HUGE, BLOCK_PLAIN, Block, block_close, block_commit, block_open
 from fasttcp.core.store cimport (
-    STORE_EVICT, STORE_IPV6, STORE_LAZY, STORE_OK, STORE_PLAIN_MEMORY, STORE_SMALL_PAGES, Table,
+    EVICT_CLASSES, STORE_EVICT, STORE_IPV6, STORE_LAZY, STORE_OK, STORE_PLAIN_MEMORY, STORE_SMALL_PAGES, Table,
     store_advance, store_arm, store_arm_after, store_arm_ns, store_armed, store_behind, store_bytes, store_check,
     store_close, store_cold, store_deadline_ns, store_disarm, store_evict_candidate, store_find, store_grow_addr6,
     store_handle, store_in_use, store_insert, store_open, store_peek, store_prefetch, store_prefetch_remove,
@@ -417,6 +417,6 @@ cdef class Store:
         elif what == "free":
             self.t.free = row
         elif what == "list":
-            self.t.links[row].older = row
+            self.t.links[row + EVICT_CLASSES].older = row
         else:
             raise KeyError(what)

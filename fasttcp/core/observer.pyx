@@ -164,7 +164,7 @@ cdef void fall_due(Observer *o, row_t row) noexcept nogil:
             return
     # It ended when it was due, however long nobody looked.
     observer_end(
-        o, row, E_TIMEOUT_2MSL if r.state[0] == S_TIME_WAIT or r.state[1] == S_TIME_WAIT else E_TIMEOUT_IDLE,
+        o, row, E_TIMEOUT_2MSL if (r.state[0] == S_TIME_WAIT) | (r.state[1] == S_TIME_WAIT) else E_TIMEOUT_IDLE,
         min(store_deadline_ns(t, row), t.now_ns),
     )
 
@@ -238,8 +238,7 @@ cdef row_t begin(Observer *o, const Key *key, const Segment *segment, uint16_t *
         o.tallies.partial += 1
         verdict[0] |= V_PARTIAL
         line.flags |= ROW_PARTIAL
-    if key.side == 1:
-        line.flags |= ROW_SIDE_1_OPENED
+    line.flags |= ROW_SIDE_1_OPENED * key.side
     return row
 
 

@@ -16,7 +16,7 @@ The index, the wheel, the counts and the lists of eviction are made anew from th
 sizes must agree, states and steps must be the machine's, the free list and the keys must hold together.
 """
 
-from libc.stdint cimport INT64_MAX, INT64_MIN, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, uint32_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy
 
@@ -27,7 +27,8 @@ from fasttcp.core.names cimport A_NEVER, N_STATES
 from fasttcp.core.output cimport output_copy, output_put
 from fasttcp.core.snapshot cimport snapshot_next, snapshot_put, snapshot_take
 from fasttcp.core.store cimport (
-    EVICT_CLASSES, EVICT_NONE, STORE_OK, Table, store_grow_addr6, store_in_use, store_rebuild, store_reclass,
+    EVICT_CLASSES, EVICT_NONE, STORE_OK, Table, store_grow_addr6, store_in_use, store_oldest, store_rebuild,
+    store_reclass,
 )
 from fasttcp.core.summary cimport Summary
 from fasttcp.core.tcb cimport Counts
@@ -67,16 +68,16 @@ cdef int save_engine(const Engine *engine, const EndLog *ended, write) except -1
     cdef const Table *t = &engine.table
     cdef const Trace *trace = &engine.trace
     cdef row_t row
-    cdef int i
+    cdef uint32_t i
     snapshot_put(write, "rows", t.rows, t.high * sizeof(Row))
     snapshot_put(write, "cold", t.cold, t.high * t.cold_stride)
     snapshot_put(write, "addr6", t.addr6, min(t.addr6_block.usable, t.high * 32))
     order = bytearray()
-    for i in range(1, EVICT_CLASSES if t.links != NULL else 0):
-        row = t.oldest[i]
+    for i in range(1, <uint32_t>EVICT_CLASSES if t.links != NULL else 0):
+        row = store_oldest(t, i)
         while row != NO_ROW:
             order += (<char *>&row)[:sizeof(row)]
-            row = t.links[row].newer
+            row = store_oldest(t, row + EVICT_CLASSES)
     snapshot_put(write, "order", <const char *>order, len(order))
     snapshot_put(write, "steps", trace.steps, min(trace.written, trace.capacity) * sizeof(Step))
     snapshot_put(write, "ended", ended.data, ended.count * sizeof(Summary))
@@ -156,13 +157,12 @@ cdef int load_engine(Engine *engine, EndLog *ended, bint keep_ended, SnapshotRea
 
 cdef int move_to_newest(Table *t, row_t row) except -1:
     """Put a row at the newest end of its eviction list."""
-    cdef int kind = EVICT_NONE
+    cdef uint32_t kind = EVICT_NONE
     if t.links != NULL and row < t.high and store_in_use(t, row):
         kind = t.class_of[t.rows[row].state[0] * 16 + t.rows[row].state[1]]
     if kind == EVICT_NONE:
         raise ValueError(f"row {row} is in the order of eviction and cannot be evicted")
-    store_reclass(t, row, kind, EVICT_NONE)
-    store_reclass(t, row, EVICT_NONE, kind)
+    store_reclass(t, row, kind)
     return 0
 
 

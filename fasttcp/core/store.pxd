@@ -34,7 +34,7 @@ cdef enum:
     STORE_LAZY = 0x08           # let pages appear at their first use; default: back all of `rows` with memory at once
     STORE_IPV6 = 0x10           # most connections will be IPv6: back their 32 bytes a row as well
 
-# What a full table may sacrifice: Table.oldest[...] and Table.newest[...]
+# What a full table may sacrifice
 cdef enum:
     EVICT_NONE = 0
     EVICT_TIME_WAIT = 1         # it is over: one side in TIME_WAIT, or both CLOSED (reset, and lingering)
@@ -49,16 +49,18 @@ cdef enum:
     STORE_NO_MEMORY = 2         # the system gives no more
 
 
-cdef struct Links:              # 8 bytes: the neighbours of a row in its eviction list, NO_ROW at the ends
-    row_t older
-    row_t newer
+# The eviction lists are rings of places: place c, below EVICT_CLASSES, is the end of the list of class c, the place of a
+# row is its number + EVICT_CLASSES, and a row of no class is a ring of its own. So nothing that is done to them has a case.
+cdef struct Links:              # 8 bytes: the places of both neighbours
+    uint32_t older
+    uint32_t newer
 
 
 cdef struct Table:
     Row     *rows               # (capacity,)
     char    *cold               # (capacity,) records of cold_stride bytes that begin with Cold
     uint8_t *addr6              # (capacity, 32) both addresses of rows with ROW_IPV6, side 0 first
-    Links   *links              # (capacity,) or NULL without STORE_EVICT
+    Links   *links              # (EVICT_CLASSES + capacity,) or NULL without STORE_EVICT
     size_t   cold_stride
     size_t   capacity           # rows usable now
     size_t   max_rows
@@ -75,8 +77,6 @@ cdef struct Table:
     uint64_t tick_ns
     uint64_t now_tick           # in the wheel's count
     uint64_t pairs[256]         # rows in use by state[0] * 16 + state[1]
-    row_t    oldest[4]          # by class
-    row_t    newest[4]
     uint8_t  class_of[256]      # EVICT_... of each pair of states
     uint64_t secret[4]
     HashKey  hash_key           # from secret; must not move while the table is open
@@ -117,9 +117,12 @@ cdef inline void store_prefetch(const Table *t, Key *k) noexcept nogil:
 cdef inline row_t store_peek(const Table *t, Key *k) noexcept nogil:
     """The row whose lines the look-up will want; some row where there is none, whose lines may be fetched as well."""
     cdef row_t row
+    cdef char *line
     k.hint = index_peek(&t.index, k.hash, k.home)
     row = min(k.hint, <row_t>t.high)
-    prefetch_write(t.addr6 + <size_t>row * 32 if k.v6 else <uint8_t *>&t.rows[row])
+    line = <char *>&t.rows[row]
+    # No branch on the family, which cannot be predicted in a mix: IPv4 asks for its row once more.
+    prefetch_write(line + ((<char *>t.addr6 + <size_t>row * 32 - line) & (0 - <int64_t>k.v6)))
     return row
 
 
@@ -148,13 +151,41 @@ cdef inline bint store_in_use(const Table *t, row_t row) noexcept nogil:
 
 # -------------------------------------------------------------------------------------------------------------- states
 
+cdef inline void store_reclass(Table *t, row_t row, uint32_t after) noexcept nogil:
+    """Move a row from the list of its class to the newest end of another's."""
+    cdef uint32_t here = row + EVICT_CLASSES
+    cdef Links *l = &t.links[here]
+    cdef uint32_t end = here if after == EVICT_NONE else after
+    cdef uint32_t last
+    t.links[l.older].newer = l.newer
+    t.links[l.newer].older = l.older
+    l.older = l.newer = here
+    last = t.links[end].older
+    l.older = last
+    l.newer = end
+    t.links[last].newer = here
+    t.links[end].older = here
+
+
+cdef inline void store_class(Table *t, row_t row, uint32_t first) noexcept nogil:
+    """The class of a row that had none, and whose links mean nothing."""
+    t.links[row + EVICT_CLASSES].older = t.links[row + EVICT_CLASSES].newer = row + EVICT_CLASSES
+    store_reclass(t, row, first)
+
+
+cdef inline row_t store_oldest(const Table *t, uint32_t place) noexcept nogil:
+    """The row that entered a class first (place: EVICT_...), or the next one after another's place. NO_ROW: no more."""
+    place = t.links[place].newer
+    return NO_ROW if place < EVICT_CLASSES else place - EVICT_CLASSES
+
+
 cdef inline void store_move_states(Table *t, row_t row, uint32_t before, uint32_t after) noexcept nogil:
     """The counts and lists follow a row from one pair of states to another. No branch on whether they differ: nobody could
     predict it."""
     t.pairs[before] -= 1
     t.pairs[after] += 1
     if t.links != NULL and t.class_of[before] != t.class_of[after]:
-        store_reclass(t, row, t.class_of[before], t.class_of[after])
+        store_reclass(t, row, t.class_of[after])
 
 
 cdef inline void store_set_states(Table *t, row_t row, uint8_t state_0, uint8_t state_1) noexcept nogil:
@@ -256,7 +287,7 @@ cdef inline int store_insert(Table *t, const Key *k, ns_t now_ns, row_t *row) no
     t.used += 1
     t.pairs[0] += 1
     if t.links != NULL:
-        store_reclass(t, at, EVICT_NONE, t.class_of[0])
+        store_class(t, at, t.class_of[0])
     row[0] = at
     return STORE_OK
 
@@ -273,7 +304,7 @@ cdef inline void store_remove(Table *t, row_t row) noexcept nogil:
     index_delete(&t.index, hash_of_row(&t.hash_key, r), row)
     wheel_disarm(&t.wheel, row)
     if t.links != NULL and t.class_of[pair] != EVICT_NONE:
-        store_reclass(t, row, t.class_of[pair], EVICT_NONE)
+        store_reclass(t, row, EVICT_NONE)
     t.pairs[pair] -= 1
     t.used -= 1
     store_cold(t, row).generation += 1
@@ -297,7 +328,6 @@ cdef void store_new_tick(Table *t, ns_t now_ns) noexcept nogil
 cdef int store_grow(Table *t) noexcept nogil
 cdef void store_settle(Table *t) noexcept nogil     # huge pages behind what has grown; 0.1 s a gigabyte
 cdef int store_grow_addr6(Table *t, row_t row) noexcept nogil
-cdef void store_reclass(Table *t, row_t row, int before, int after) noexcept nogil
 cdef tick_t store_tick_up(const Table *t, ns_t deadline_ns) noexcept nogil
 cdef void store_arm_ns(Table *t, row_t row, ns_t deadline_ns) noexcept nogil
 cdef ns_t store_deadline_ns(const Table *t, row_t row) noexcept nogil       # up to a tick after what was asked

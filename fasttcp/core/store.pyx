@@ -103,15 +103,15 @@ cdef int _open_blocks(Table *t, size_t rows) except -1 nogil:
     block_open(&t.addr6_block, t.max_rows * 32, kind)
     t.addr6 = <uint8_t *>t.addr6_block.base
     if t.flags & STORE_EVICT:
-        block_open(&t.links_block, t.max_rows * sizeof(Links), kind)
+        block_open(&t.links_block, (EVICT_CLASSES + t.max_rows) * sizeof(Links), kind)
         t.links = <Links *>t.links_block.base
-    for i in range(EVICT_CLASSES):
-        t.oldest[i] = t.newest[i] = NO_ROW
     index_open(&t.index, t.rows, t.addr6, &t.hash_key, rows, t.max_rows, kind, touch)
     wheel_open(&t.wheel, t.rows, t.cold, t.cold_stride, t.max_rows, kind)
     if _grow_to(t, rows):
         with gil:
             raise MemoryError(f"no memory for a table of {rows} rows")
+    for i in range(EVICT_CLASSES if t.links != NULL else 0):
+        t.links[i].older = t.links[i].newer = i
     return 0
 
 
@@ -122,7 +122,7 @@ cdef int _grow_to(Table *t, size_t rows) noexcept nogil:
         return -1
     if t.flags & STORE_IPV6 and _extend(&t.addr6_block, rows * 32, touch):
         return -1
-    if t.flags & STORE_EVICT and _extend(&t.links_block, rows * sizeof(Links), touch):
+    if t.flags & STORE_EVICT and _extend(&t.links_block, (EVICT_CLASSES + rows) * sizeof(Links), touch):
         return -1
     if index_reserve(&t.index, rows) or wheel_reserve(&t.wheel, rows, touch):
         return -1
@@ -174,7 +174,7 @@ cdef size_t store_bytes(const Table *t) noexcept nogil:
     total += max(t.rows_block.touched, t.high * sizeof(Row))
     total += max(t.cold_block.touched, t.high * t.cold_stride)
     total += max(t.addr6_block.touched, min(t.addr6_block.usable, t.high * 32))
-    total += max(t.links_block.touched, t.high * sizeof(Links) if t.links != NULL else 0)
+    total += max(t.links_block.touched, (EVICT_CLASSES + t.high) * sizeof(Links) if t.links != NULL else 0)
     return total
 
 
@@ -242,34 +242,12 @@ cdef void _fill_classes(Table *t) noexcept nogil:
     t.class_of[0] = EVICT_TIME_WAIT                 # both CLOSED
 
 
-cdef void store_reclass(Table *t, row_t row, int before, int after) noexcept nogil:
-    """Move a row from the list of one class to the newest end of another's; EVICT_NONE is no list."""
-    cdef Links *l = &t.links[row]
-    if before != EVICT_NONE:
-        if l.older == NO_ROW:
-            t.oldest[before] = l.newer
-        else:
-            t.links[l.older].newer = l.newer
-        if l.newer == NO_ROW:
-            t.newest[before] = l.older
-        else:
-            t.links[l.newer].older = l.older
-    if after != EVICT_NONE:
-        l.older = t.newest[after]
-        l.newer = NO_ROW
-        if l.older == NO_ROW:
-            t.oldest[after] = row
-        else:
-            t.links[l.older].newer = row
-        t.newest[after] = row
-
-
 cdef bint store_evict_candidate(const Table *t, uint32_t classes, row_t *row) noexcept nogil:
     """The row that entered its class first, of the lowest-numbered class that is asked for and not empty."""
-    cdef int i
-    for i in range(1, EVICT_CLASSES):
-        if classes >> i & 1 and t.oldest[i] != NO_ROW:
-            row[0] = t.oldest[i]
+    cdef uint32_t i
+    for i in range(1, <uint32_t>EVICT_CLASSES):
+        row[0] = store_oldest(t, i) if classes >> i & 1 else NO_ROW
+        if row[0] != NO_ROW:
             return True
     return False
 
@@ -340,7 +318,7 @@ cdef int store_rebuild(Table *t, size_t high, row_t free, ns_t epoch_ns, ns_t no
         pair = <uint64_t>r.state[0] << 4 | r.state[1]
         t.pairs[pair] += 1
         if t.links != NULL:
-            store_reclass(t, row, EVICT_NONE, t.class_of[pair])
+            store_class(t, row, t.class_of[pair])
         c.timer_at = NO_TIMER
         if r.parked & PARKED:
             r.parked = 0
@@ -358,7 +336,8 @@ cdef int store_check(const Table *t) except -1:
     cdef uint64_t pairs[256]
     cdef uint64_t used = 0, free = 0, listed = 0
     cdef size_t i
-    cdef row_t row, older
+    cdef row_t row
+    cdef uint32_t older
     cdef const Row *r
     cdef const Cold *c
     cdef const char *p
@@ -416,23 +395,23 @@ cdef int store_check(const Table *t) except -1:
             if p[i] != 0:
                 raise InvariantError(f"store: row {t.high} was never used and is not zero")
     for i in range(1, <size_t>EVICT_CLASSES if t.links != NULL else 1):
-        row = t.oldest[i]
-        older = NO_ROW
+        older = <uint32_t>i
+        row = store_oldest(t, older)
         while row != NO_ROW:
             if not (row < t.high and t.rows[row].parked != ROW_FREE):
                 raise InvariantError(f"store: free row {row} is in eviction list {i}")
             r = &t.rows[row]
             if t.class_of[<uint32_t>r.state[0] << 4 | r.state[1]] != i:
                 raise InvariantError(f"store: row {row} is in eviction list {i}")
-            if t.links[row].older != older:
+            if t.links[row + EVICT_CLASSES].older != older:
                 raise InvariantError(f"store: row {row} of eviction list {i} has lost the one before it")
             listed += 1
             if listed > used:
                 raise InvariantError(f"store: eviction list {i} runs in a circle at row {row}")
-            older = row
-            row = t.links[row].newer
-        if t.newest[i] != older:
-            raise InvariantError(f"store: eviction list {i} ends at row {older}, not {t.newest[i]}")
+            older = row + EVICT_CLASSES
+            row = store_oldest(t, older)
+        if t.links[i].older != older:
+            raise InvariantError(f"store: eviction list {i} ends at place {older}, not {t.links[i].older}")
     for i in range(<size_t>256 if t.links != NULL else 0):
         if t.class_of[i] != EVICT_NONE:
             listed -= pairs[i]
