@@ -15,6 +15,11 @@ REASONS = {
     "reset": "The RST of an ABORT",
     "twice": "CLOSE of what is closed already",
     "abort": "ABORT in TIME_WAIT",
+    "syn_again": "The same SYN again",
+    "syn_ack_cap": "rto_max and the SYN+ACKs of a listener",
+    "orphan_cap": "An orphan whose time-out is at rto_max",
+    "fin_alone": "A FIN behind data, sent again",
+    "fin_time": "FIN_WAIT_2 after a long round trip",
 }
 
 DIFFERENCES = {
@@ -44,4 +49,14 @@ DIFFERENCES = {
     },
     ("TIME_WAIT", "passive", "case_22_ack_of_the_near_past"): "time_wait",
     ("TIME_WAIT", "passive", "case_21_syn_in_the_window"): "reopened",
+}  # fmt: skip
+
+# Scripts of scripts.py.
+TIMED = {
+    "case_07 crossed, never acknowledged": "crossed",
+    "case_09 the syn again": "syn_again",
+    "case_13 rto_max": "syn_ack_cap",
+    **{f"case_39 orphan, rto_max, {role}": "orphan_cap" for role in ("active", "passive")},
+    **{f"case_39 data before it, {role}": "fin_alone" for role in ("active", "passive")},
+    **{f"case_33 long round trip, {role}": "fin_time" for role in ("active", "passive")},
 }  # fmt: skip

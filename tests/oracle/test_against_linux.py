@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from kernel.netns import why_not
 
-from oracle.differences import DIFFERENCES, REASONS
+from oracle.differences import DIFFERENCES, REASONS, TIMED
 from oracle.twin import LISTENING, PLACE, Host, Twin
 
 REASON = why_not()
@@ -253,4 +253,4 @@ def test_the_documentation_has_every_difference_with_its_reason():
     sections = dict(part.split("\n\n", 1) for part in text.split("\n## ")[1:])
     assert sorted(sections) == sorted(REASONS.values())
     assert all(len(reason) > 60 for reason in sections.values())
-    assert set(DIFFERENCES.values()) | {"reset", "twice", "abort"} == set(REASONS)
+    assert {*DIFFERENCES.values(), *TIMED.values(), "reset", "twice", "abort"} == set(REASONS)

@@ -79,12 +79,13 @@ class Said:
     wscale: int | None = None
     sack: bool = False
     ts: tuple[int, int] | None = None
+    dated: int = 0  # TSval, where the words say one
 
 
 def read(words: str) -> Said:
     flags, seq, *rest = words.split()
     said = Said(sum(BITS[letter] for letter in flags if letter != "-"), int(seq))
-    names = {"ack": "ack", "len": "length", "win": "window", "mss": "mss", "ws": "wscale"}
+    names = {"ack": "ack", "len": "length", "win": "window", "mss": "mss", "ws": "wscale", "ts": "dated"}
     while rest:
         word = rest.pop(0)
         if word == "sack":
@@ -114,7 +115,7 @@ class Side:
         )
 
 
-def _options(raw: bytes) -> tuple[str, int | None]:
+def options_of(raw: bytes) -> tuple[str, int | None]:
     """The names of the options in a TCP header, sorted, and TSval."""
     found, at, tsval = [], 0, None
     names = {2: "mss", 3: "ws", 4: "sack", 5: "blocks", 8: "ts"}
@@ -250,13 +251,16 @@ class Kernel(Side):
                 continue
             if packet[0] >> 4 != 4 or packet[9] != 6:
                 continue
-            tcp = packet[20:]
-            sport, dport, seq, ack, offset, flags = struct.unpack_from("!HHIIBB", tcp)
-            if (sport, dport) != (self.lport, self.rport):
-                continue
-            header = (offset >> 4) * 4
-            options, tsval = _options(tcp[20:header])
-            self.heard(self.theirs, flags, seq, ack, len(tcp) - header, options, tsval)
+            if struct.unpack_from("!HH", packet, 20) == (self.lport, self.rport):
+                self.read_packet(packet)
+
+    def read_packet(self, packet: bytes, length: int | None = None) -> None:
+        """An IPv4 packet of this connection, of which `length` bytes were on the wire."""
+        tcp = packet[20:]
+        seq, ack, offset, flags = struct.unpack_from("!IIBB", tcp, 4)
+        header = (offset >> 4) * 4
+        options, tsval = options_of(tcp[20:header])
+        self.heard(self.theirs, flags, seq, ack, (length or len(packet)) - 20 - header, options, tsval)
 
     @property
     def state(self) -> str:
@@ -274,16 +278,17 @@ class Kernel(Side):
 
 
 class Ours(Side):
-    def __init__(self, lport: int, rport: int, isn: int, **changes: object) -> None:
+    def __init__(self, lport: int, rport: int, isn: int, *, tick_ns: int = 10_000_000, **changes: object) -> None:
         super().__init__()
         self.lport, self.rport, self.theirs = lport, rport, isn
-        profile = find_profile("linux").replace(tcp_syncookies=0, **changes)
-        self.table = ConnectionTable(16, profile=profile, accept_all=False, read_all=False, seed=lport)
+        profile = find_profile("linux").replace(**{"tcp_syncookies": 0, **changes})
+        self.table = ConnectionTable(
+            16, profile=profile, accept_all=False, read_all=False, seed=lport, tick_ns=tick_ns, keep_ended=True
+        )
         self.handle: int | None = None
         self.listener: int | None = None
 
-    @staticmethod
-    def now() -> int:
+    def now(self) -> int:
         return time.monotonic_ns()
 
     def _one(self) -> int:
