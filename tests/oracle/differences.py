@@ -31,6 +31,7 @@ REASONS = {
     "half": "A window smaller than a segment",
     "update": "The window update after a read",
     "blocks": "SACK blocks",
+    "early": "CLOSE in SYN_RCVD",
 }
 
 DIFFERENCES = {
@@ -64,6 +65,7 @@ DIFFERENCES = {
 
 # Scripts of scripts.py.
 TIMED = {
+    "a peer with SACK": "blocks",
     "case_07 crossed, never acknowledged": "crossed",
     "case_09 the syn again": "syn_again",
     "case_13 rto_max": "syn_ack_cap",
@@ -82,6 +84,7 @@ CROWDS = {
 
 # Scenes of test_scenes.py, by role.
 SCENES = {
+    ("case_12 close of a crossed opening", "active"): "early",
     ("case_44 a port that was bound", "active"): "bound",
     ("case_44 from when it counts", "active"): "delay",
     ("window smaller than a segment", "active"): "half",

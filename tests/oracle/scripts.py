@@ -99,6 +99,24 @@ SCRIPTS = [
     *both("case_33 no orphan", ((0.0, "shutdown"), (0.06, "< A 1 ack 2")), 4.0, **SHORT),
     *both("case_33 spoken to", ((0.0, "close"), (0.06, "< A 1 ack 2"), (1.5, "< A 1 ack 2")), 5.0, **SHORT),
     *both("case_33 long round trip", ((0.0, "close"), (0.6, "< A 1 ack 2")), 7.9, answer=0.6, **SHORT),
+    # A peer with SACK: after two round trips Linux asks before the time-out (TLP)
+    *active("a peer with SACK", ((0.06, f"< SA 0 ack 1 {OPTIONS} sack"), (0.1, "send 100")), 2.0),
     # ACKs for what does not fit
     *both("case_23", tuple((at, "< A 1 ack 1001") for at in (0.01, 0.1, 0.4, 0.45, 0.6, 0.7, 1.2)), 2.0),
+]  # fmt: skip
+
+# The defaults, which take two and a half minutes.
+LONG = [
+    *active("case_08 by default", (), 140),
+    *passive("case_13 by default", (), 75),
+    *both("case_39 by default", ((0.0, "close"),), 130),
+    *both("case_33 by default", ((0.0, "close"), (0.06, "< A 1 ack 2")), 75),
+    *both("case_43", ((0.0, "shutdown"), (0.06, "< A 1 ack 2"), (0.1, "< FA 1 ack 2")), 75),
+    *both("case_43 from FIN_WAIT_2 of an orphan", ((0.0, "close"), (0.06, "< A 1 ack 2"), (9, "< FA 1 ack 2")), 85),
+    *both("case_43 after CLOSING", ((0.0, "shutdown"), (0.06, "< FA 1 ack 1"), (0.1, "< A 2 ack 2")), 75),
+    *both("case_40 the fin again", (
+        (0.0, "shutdown"), (0.06, "< A 1 ack 2"), (0.1, "< FA 1 ack 2"), (20, "< FA 1 ack 2")), 95),
+    *both("case_41 an old syn does not restart it", (
+        (0.0, "shutdown"), (0.06, "< A 1 ack 2"), (0.1, "< FA 1 ack 2"), (20, "< S -50 mss 1460")), 75),
+    *both("data by default, to a listless peer", ((0.0, "send 100"), (0.5, "< A 1 ack 1"), (100, "< A 1 ack 101")), 140),
 ]  # fmt: skip

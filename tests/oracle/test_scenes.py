@@ -51,6 +51,9 @@ def scene(
 
 
 SCENES = {
+    "case_12 close of a crossed opening": scene(
+        "open", "< S 0 mss 1460", "shutdown", "< A 1 ack 1", "< A 1 ack 2", "< FA 1 ack 2", roles="active",
+        forgiven=re.compile(r"(?<=mss) sack ts ws")),
     # ---- case 44: connect() on a 4-tuple in TIME_WAIT
     **{
         f"case_44 tcp_tw_reuse {reuse}, {'timestamps' if ts else 'no timestamps'}, {when}": scene(

@@ -11,7 +11,7 @@ from kernel_plan.scenarios import grain_ns
 
 from oracle import timed
 from oracle.differences import REASONS, TIMED
-from oracle.scripts import SCRIPTS
+from oracle.scripts import LONG, SCRIPTS
 
 REASON = why_not()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=REASON or "")
@@ -61,6 +61,16 @@ def differences(script, kernel, ours):
                 yield f"{mine[n][1]} after {gap / 1e9:.3f} s, we after {wanted / 1e9:.3f} s"
     if theirs[-1][1] == "CLOSED" and kernel.error == "ETIMEDOUT" and ours.error != "timeout":
         yield f"the application is told of {kernel.error}, by us of {ours.error}"
+
+
+@pytest.mark.slow
+def test_the_defaults():
+    """SYN for 131 s, SYN+ACK for 63 s, an orphan's FIN for 102 s, FIN_WAIT_2 and TIME_WAIT for 60 s."""
+    records = timed.run(LONG)
+    found = {script.name: list(differences(script, *records[script.name])) for script in LONG}
+    assert {name: each for name, each in found.items() if each} == {}, "\n".join(
+        f"{name}: Linux {records[name][0].told()}; we {records[name][1].told()}" for name, each in found.items() if each
+    )
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=NAMES)
