@@ -115,6 +115,10 @@ class Profile:
     rto_min_ns: int = _time(
         ENDPOINT, "200ms", "ip-sysctl tcp_rto_min_us; FreeBSD net.inet.tcp.rexmit_min + rexmit_slop; RFC 6298 2.4",
         "Least retransmission time-out.", bsd="230ms", rfc9293="1s", low="1us", high="1h")
+    rto_min_bounds_variance: bool = _flag(
+        ENDPOINT, True, "net/ipv4/tcp_input.c tcp_rtt_estimator, __tcp_set_rto; RFC 6298 2.3, 2.4",
+        "rto_min is the least of 4 RTTVAR, so that the time-out is SRTT and rto_min at least; off: it is the least of their sum.",
+        bsd=False, rfc9293=False)
     rto_max_ns: int = _time(
         ENDPOINT, "120s", "ip-sysctl tcp_rto_max_ms; FreeBSD tcp_timer.h TCPTV_REXMTMAX; RFC 6298 2.5 (at least 60 s)",
         "Largest retransmission time-out, where back-off stops.", bsd="64s", rfc9293="60s", low="1us", high="1h")
@@ -144,6 +148,11 @@ class Profile:
         ENDPOINT, 0, "retransmissions", 0, 255,
         "ip-sysctl tcp_orphan_retries; net/ipv4/tcp_timer.c tcp_orphan_retries (0 means 8); others: as tcp_retries2",
         "The same limit for an orphan, its FIN first of all; 0 means 8. Read it as `orphan_retries`.", bsd=12, rfc9293=9)
+    retries_are_time: bool = _flag(
+        ENDPOINT, True, "net/ipv4/tcp_timer.c retransmits_timed_out, tcp_model_timeout",
+        "tcp_retries2, tcp_orphan_retries and tcp_syn_retries also stand for a time: what so many take that begin 200 ms apart "
+        "(for SYNs rto_initial). The first time-out after it ends the connection; off: they are counted.",
+        bsd=False, rfc9293=False)
 
     # Keepalive
     so_keepalive: bool = _flag(

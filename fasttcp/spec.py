@@ -141,6 +141,8 @@ class Event(IntEnum):
     PICKED_UP = 45
     CROSSED_SYN = 46
     CROSSED_FIN = 47
+    # a timer
+    KEEPALIVE_FAILED = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +308,9 @@ EVENTS: dict[Event, EventInfo] = {
     ),
     Event.KEEPALIVE: EventInfo(
         "timer", "the keepalive timer fires", "keepalive runs only while the peer may be silent for long"
+    ),
+    Event.KEEPALIVE_FAILED: EventInfo(
+        "timer", "the last keepalive probe has no answer", "keepalive runs only while the peer may be silent for long"
     ),
     Event.TIMEOUT_FIN_WAIT_2: EventInfo(
         "timer", "an orphan's tcp_fin_timeout passes", "the timer is armed in FIN_WAIT_2 only"
@@ -596,8 +601,9 @@ _row(
     _section("3.8.4"), "a live peer answers a segment below its window",
 )  # fmt: skip
 _row(
-    FIN_WAIT_2, Event.GIVE_UP, CLOSED, Action.DELETE, _section("3.8.4"),
-    "the keepalive probes of a half-closed connection stayed unanswered", "timeout",
+    (ESTABLISHED, FIN_WAIT_2, CLOSE_WAIT), Event.KEEPALIVE_FAILED, CLOSED, Action.SEND_ABORT_RST | Action.DELETE,
+    _section("3.8.4") + ", kernel tcp_keepalive_timer", "no probe was answered; a peer that lives after all shall know",
+    "timeout",
 )  # fmt: skip
 _row(
     FIN_WAIT_2, Event.TIMEOUT_FIN_WAIT_2, CLOSED, Action.DELETE, "kernel tcp_fin_timeout",

@@ -293,7 +293,6 @@ cdef void _take_ack(Work *w) noexcept nogil:
         measure(w, s.ack)
         b.snd_una = s.ack
         b.retries = 0
-        w.c.backoff = 0
         w.restart = True
         if w.r.aux & TCB_RECOVERING:
             if seq_le(w.c.recover, s.ack):
@@ -303,7 +302,8 @@ cdef void _take_ack(Work *w) noexcept nogil:
     elif s.ack != b.snd_una:
         return
     elif b.timer == TIMER_PERSIST:
-        b.retries = 0                   # the peer lives; the back-off stays
+        b.retries = 0                   # the peer lives; the back-off stays (kernel tcp_ack_probe)
+        w.restart = True
     if seq_lt(b.snd_wl1, s.seq) or (b.snd_wl1 == s.seq and seq_le(b.snd_wl2, s.ack)):
         b.snd_wnd = <uint32_t>s.window
         if not s.flags & SYN:

@@ -120,7 +120,9 @@ cdef int _check_row(Endpoint *e, row_t row) except -1:
         raise InvariantError(f"{_name(row, state)}: timer {b.timer} runs, timer {timer_needed(e, r, c)} is needed")
     if b.timer != TIMER_NONE and not store_armed(&e.engine.table, row):
         raise InvariantError(f"{_name(row, state)}: timer {b.timer} should run, but the wheel has no entry")
-    if b.retries > max(retry_limit(e, r), e.policy.tcp_retries2, e.policy.tcp_keepalive_probes):
+    if not e.policy.retries_are_time and b.retries > max(
+        retry_limit(e, r), e.policy.tcp_retries2, e.policy.tcp_keepalive_probes
+    ):
         raise InvariantError(f"{_name(row, state)}: {b.retries} retries, more than any limit that it had")
     if seq_lt(b.snd_nxt, b.snd_una):
         raise InvariantError(f"{_name(row, state)}: SND.UNA {b.snd_una} is beyond SND.NXT {b.snd_nxt}")

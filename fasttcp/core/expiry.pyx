@@ -9,7 +9,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from fasttcp.core.actions cimport finish, step
 from fasttcp.core.layout cimport Tcb, ns_t, row_t
 from fasttcp.core.names cimport (
-    E_GIVE_UP, E_KEEPALIVE, E_PROBE_WINDOW, E_RETRANSMIT, E_TIMEOUT_2MSL, E_TIMEOUT_FIN_WAIT_2, S_SYN_SENT,
+    E_GIVE_UP, E_KEEPALIVE, E_KEEPALIVE_FAILED, E_PROBE_WINDOW, E_RETRANSMIT, E_TIMEOUT_2MSL, E_TIMEOUT_FIN_WAIT_2,
+    S_SYN_SENT,
 )
 from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.store cimport (
@@ -19,7 +20,7 @@ from fasttcp.core.tcb cimport (
     TIMER_2MSL, TIMER_FIN_WAIT_2, TIMER_KEEPALIVE, TIMER_NONE, TIMER_PERSIST, Endpoint, Outcome, Work, outcome_clear,
     work_begin,
 )
-from fasttcp.core.timeouts cimport retry_limit
+from fasttcp.core.timeouts cimport given_up
 from fasttcp.core.wheel cimport WHEEL_SLOTS
 
 cdef enum:
@@ -42,12 +43,12 @@ cdef void endpoint_timer(Endpoint *e, row_t row, ns_t now_ns, Outcome *out) noex
         step(&w, E_TIMEOUT_FIN_WAIT_2)
     elif b.timer == TIMER_KEEPALIVE:
         if b.retries >= e.policy.tcp_keepalive_probes:
-            step(&w, E_GIVE_UP)
+            step(&w, E_KEEPALIVE_FAILED)
         else:
             b.retries += 1
             step(&w, E_KEEPALIVE)
     elif b.timer != TIMER_NONE:
-        if b.retries >= retry_limit(e, w.r):
+        if given_up(&w):
             step(&w, E_GIVE_UP)
         else:
             b.retries += 1

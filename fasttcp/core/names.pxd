@@ -63,7 +63,8 @@ cdef enum:
     E_PICKED_UP = 45
     E_CROSSED_SYN = 46
     E_CROSSED_FIN = 47
-    N_EVENTS = 48
+    E_KEEPALIVE_FAILED = 48
+    N_EVENTS = 49
 
 cdef enum:
     A_SEND_SYN = 0x1

@@ -36,6 +36,8 @@ cdef struct Policy:
     uint8_t  tcp_synack_retries
     uint8_t  tcp_retries2
     uint8_t  orphan_retries
+    uint8_t  retries_are_time
+    uint8_t  rto_min_bounds_variance
     # keepalive
     uint8_t  so_keepalive
     uint8_t  tcp_keepalive_probes

@@ -33,6 +33,8 @@ cdef int policy_compile(Policy *p, object profile) except -1:
     p.tcp_synack_retries = profile.tcp_synack_retries
     p.tcp_retries2 = profile.tcp_retries2
     p.orphan_retries = profile.orphan_retries
+    p.retries_are_time = profile.retries_are_time
+    p.rto_min_bounds_variance = profile.rto_min_bounds_variance
     p.so_keepalive = profile.so_keepalive
     p.tcp_keepalive_probes = profile.tcp_keepalive_probes
     p.tcp_keepalive_time_ns = profile.tcp_keepalive_time_ns

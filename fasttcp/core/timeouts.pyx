@@ -31,6 +31,7 @@ from fasttcp.core.tcb cimport (
     TIMER_PERSIST, TIMER_RETRANSMIT, Endpoint, EndpointCold, Work, clock_us,
 )
 
+cdef uint32_t TIME_BASE_US = 200000         # TCP_RTO_MIN, whatever tcp_rto_min_us says
 cdef uint32_t FALLBACK_RTO_US = 3000000     # after a lost SYN, until a round trip was measured (RFC 6298 section 5.7)
 
 
@@ -54,11 +55,50 @@ cdef int timer_needed(const Endpoint *e, const Row *r, const EndpointCold *c) no
 
 cdef uint32_t retry_limit(const Endpoint *e, const Row *r) noexcept nogil:
     """Retransmissions of what stands at SND.UNA before the connection is given up."""
-    if r.state[0] == S_SYN_SENT or (r.state[0] == S_SYN_RCVD and not r.flags & ROW_PASSIVE):
+    if r.state[0] == S_SYN_SENT:
         return <uint32_t>e.policy.tcp_syn_retries + e.policy.tcp_syn_linear_timeouts
     if r.state[0] == S_SYN_RCVD:
-        return e.policy.tcp_synack_retries
+        return e.policy.tcp_synack_retries if r.flags & ROW_PASSIVE else e.policy.tcp_syn_retries
     return e.policy.orphan_retries if r.flags & ROW_ORPHAN else e.policy.tcp_retries2
+
+
+cdef uint64_t _waits(uint64_t us, uint32_t begin, uint32_t end, uint64_t most) noexcept nogil:
+    """What the waits from back-off `begin` to back-off `end` take together."""
+    cdef uint64_t total = 0, wait
+    cdef uint32_t i
+    for i in range(begin, end + 1):
+        wait = us << (i if i < 32 else 32)
+        total += wait if wait < most else most
+    return total
+
+
+cdef bint given_up(const Work *w) noexcept nogil:
+    """The retransmission or persist timer has fired: was that the last time?
+
+    With retries_are_time a number of retries stands for the time that so many would take if the first came after
+    TIME_BASE_US, or after rto_initial for a SYN (kernel retransmits_timed_out, tcp_model_timeout). It is compared with
+    the time since the first retransmission, since the first SYN; a 64th is added, since Linux's own timers are late by
+    that at least. SYN+ACKs of a listener and window probes are counted all the same.
+    """
+    cdef const Tcb *b = &w.r.seat.tcb
+    cdef uint64_t most = w.e.policy.rto_max_us, base = TIME_BASE_US, passed
+    cdef uint32_t limit = retry_limit(w.e, w.r), backoff = w.c.backoff, linear
+    cdef int state = w.r.state[0]
+    if b.retries == 255:
+        return True
+    if not w.e.policy.retries_are_time or b.timer == TIMER_PERSIST or (state == S_SYN_RCVD and w.r.flags & ROW_PASSIVE):
+        return b.retries >= limit
+    if state == S_SYN_SENT or state == S_SYN_RCVD:
+        if b.retries >= limit:
+            return True
+        limit = w.e.policy.tcp_syn_retries
+        base = w.e.policy.rto_initial_us
+        linear = b.retries - backoff if b.retries > backoff else 0
+        passed = _waits(w.c.rto_us, 0, backoff, most) + linear * <uint64_t>w.c.rto_us
+    else:
+        passed = _waits(w.c.rto_us, backoff - b.retries + 1 if backoff > b.retries else 1, backoff, most)
+        passed += passed // 64
+    return b.retries != 0 and passed >= _waits(base if base < most else most, 0, limit, most)
 
 
 cdef ns_t _rto(const Work *w) noexcept nogil:
@@ -90,9 +130,10 @@ cdef void settle(Work *w) noexcept nogil:
     if kind == b.timer and not w.restart and (kind != TIMER_KEEPALIVE or b.retries != 0):
         return
     if kind != b.timer:
+        if b.timer == TIMER_PERSIST:
+            w.c.backoff = 0                 # probes are no sign of a crowded path; else Karn's rule holds: see _sample
         b.timer = <unsigned char>kind
         b.retries = 0
-        w.c.backoff = 0
     # Where none is needed the wheel's entry lapses: taking it out would cost more than a look when it is due.
     if kind != TIMER_NONE:
         store_arm_ns(&w.e.engine.table, w.row, _deadline(w, kind))
@@ -117,10 +158,13 @@ cdef void time_segment(Work *w, seq_t end) noexcept nogil:
 
 
 cdef void _sample(Work *w, uint32_t rtt_us) noexcept nogil:
-    """RFC 6298 section 2.2 and 2.3."""
+    """RFC 6298 section 2.2 and 2.3. Only this ends a back-off, not any ACK (Karn's rule, section 5 at its end)."""
     cdef EndpointCold *c = w.c
     cdef uint64_t spread, rto
-    cdef uint32_t tick_us = <uint32_t>(w.e.engine.table.tick_ns // 1000)
+    cdef uint32_t least = <uint32_t>(w.e.engine.table.tick_ns // 1000)
+    if w.e.policy.rto_min_bounds_variance and least < w.e.policy.rto_min_us:
+        least = w.e.policy.rto_min_us
+    c.backoff = 0
     if rtt_us == 0:
         rtt_us = 1
     if c.srtt_us == 0:
@@ -133,7 +177,7 @@ cdef void _sample(Work *w, uint32_t rtt_us) noexcept nogil:
         if c.srtt_us == 0:
             c.srtt_us = 1
     spread = 4 * <uint64_t>c.rttvar_us
-    rto = c.srtt_us + (spread if spread > tick_us else tick_us)
+    rto = c.srtt_us + (spread if spread > least else least)
     if rto < w.e.policy.rto_min_us:
         rto = w.e.policy.rto_min_us
     if rto > w.e.policy.rto_max_us:
@@ -155,5 +199,7 @@ cdef void measure(Work *w, seq_t ack) noexcept nogil:
         us = <uint64_t>ticks * <uint64_t>w.e.policy.timestamp_tick_ns // 1000
         if <int32_t>ticks >= 0 and us < w.e.policy.rto_max_us:
             _sample(w, <uint32_t>us)
-    elif w.c.srtt_us == 0 and w.c.retransmitted != 0 and w.c.rto_us < FALLBACK_RTO_US < w.e.policy.rto_max_us:
-        w.c.rto_us = FALLBACK_RTO_US
+    elif w.r.state[0] == S_SYN_SENT or w.r.state[0] == S_SYN_RCVD:
+        w.c.backoff = 0                     # of the SYN; what follows begins at three seconds instead
+        if w.c.retransmitted != 0 and w.c.rto_us < FALLBACK_RTO_US < w.e.policy.rto_max_us:
+            w.c.rto_us = FALLBACK_RTO_US

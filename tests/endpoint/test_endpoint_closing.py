@@ -314,7 +314,7 @@ def test_case_39_our_fin_is_never_acknowledged(profile, orphan, retries, state):
 
 
 def test_case_39_orphan_retries_as_the_profile_says():
-    x = Exchange("linux", tcp_orphan_retries=3).in_state(State.FIN_WAIT_1, orphan=True)
+    x = Exchange("linux", tcp_orphan_retries=3, rto_min="220ms").in_state(State.FIN_WAIT_1, orphan=True)
     assert len(x.wait(600)) == 3
 
 

@@ -170,18 +170,71 @@ def test_never_early_at_most_one_tick_late():
         assert len(x.seat.advance(x.now)[0]) == 1
 
 
-def test_an_ack_restarts_the_timer_and_ends_the_back_off():
-    x = Exchange("rfc9293").established(options="mss 1000")
+@pytest.mark.parametrize("profile", PROFILES)
+def test_an_ack_restarts_the_timer_and_a_new_round_trip_ends_the_back_off(profile):
+    """RFC 6298 section 5: an ACK of what was sent twice is no sample, so the back-off stays (Karn)."""
+    x = Exchange(profile, so_keepalive=False).established(options="mss 1000")
+    first = x.rto_us / 1e6
     x.send(2000)
     x.sent.clear()
-    assert [at for at, _ in x.wait(3.5)] == [1.0, 3.0]
+    assert [at for at, _ in x.wait(3.5 * first)] == pytest.approx([first, 3 * first], abs=0.021)
     assert x.backoff == 2
     x.gets("A 1 ack 1001")
     x.sends("A 1001 ack 1 len 1000")  # lost too, as far as anybody knows
-    assert (x.backoff, x.retries) == (0, 0)
+    assert (x.backoff, x.retries) == (2, 0)
     x.quiet()
     x.gets("A 1 ack 2001")
-    assert (x.timer, x.seat.counts()["retransmitted"]) == (0, 3)
+    assert (x.timer, x.backoff, x.seat.counts()["retransmitted"]) == (0, 2, 3)
+    x.send(10)
+    x.sends("A 2001 ack 1 len 10")
+    assert x.deadline_ns - x.now == pytest.approx(4 * first * SECOND, abs=TICK)
+    x.gets("A 1 ack 2011")
+    x.send(10)
+    assert (x.backoff, x.deadline_ns - x.now) == (0, pytest.approx(first * SECOND, abs=TICK))
+
+
+def test_without_a_sample_the_back_off_of_the_syn_does_not_stay():
+    x = Exchange(tcp_syn_linear_timeouts=0, tcp_timestamps=0).in_state(State.SYN_SENT)
+    x.wait(3.5)
+    assert x.backoff == 2
+    x.gets("SA 0 ack 1")
+    assert (x.backoff, x.rto_us) == (0, 3_000_000)  # RFC 6298 section 5.7
+
+
+@pytest.mark.parametrize(
+    ("profile", "changes", "round_trip_ms", "times"),
+    [
+        # An RTO of 200 ms, the first sent again after 200 ms: at 6.2 s only 6 s of 6.2 are over. With 220 ms they are.
+        ("linux", {"tcp_retries2": 4}, 0, [0.2, 0.6, 1.4, 3.0, 6.2]),
+        ("linux", {"tcp_retries2": 4, "rto_min": "220ms"}, 0, [0.22, 0.66, 1.54, 3.3]),
+        # 900 ms: 3 s, the time of three that begin at 200 ms, are over after 1.8 and 3.6 s.
+        ("linux", {"tcp_retries2": 3}, 300, [0.9, 2.7]),
+        ("linux", {"tcp_retries2": 3, "retries_are_time": False}, 300, [0.9, 2.7, 6.3]),
+        # 50 ms, but the time counts 200 ms all the same: 6.2 s are not over before 6.3 s.
+        ("linux", {"tcp_retries2": 4, "rto_min": "50ms"}, 0, [0.05, 0.15, 0.35, 0.75, 1.55, 3.15]),
+        ("linux", {"tcp_retries2": 4, "rto_max": "1s"}, 0, [0.2, 0.6, 1.4, 2.4, 3.4]),
+        ("linux", {"tcp_retries2": 0}, 0, [0.2]),
+        ("rfc9293", {"tcp_retries2": 3}, 300, [1, 3, 7]),
+        ("bsd", {"tcp_retries2": 3}, 300, [0.9, 2.7, 6.3]),
+    ],
+)
+def test_how_long_is_so_many_retries(profile, changes, round_trip_ms, times):
+    x = Exchange(profile, tcp_timestamps=0, **changes).in_state(State.SYN_SENT)
+    x.now += round_trip_ms * 1_000_000
+    x.gets("SA 0 ack 1")
+    x.sent.clear()
+    x.send(10)
+    x.sent.clear()
+    assert [at for at, _ in x.wait(1000)] == pytest.approx(times, abs=0.011 * len(times) + 0.01)
+    assert [one.end for one in x.ended] == ["timeout"]
+
+
+@pytest.mark.parametrize(("retries", "linear", "times"), [(6, 4, 10), (1, 2, 2), (2, 0, 2), (0, 0, 0), (1, 0, 1), (3, 8, 10)])
+def test_linear_syns_do_not_make_linux_wait_longer_than_the_others_would(retries, linear, times):
+    """tcp_syn_retries of 1 stands for 3 s: 1 and 2; SYNs a second apart end then too."""
+    x = Exchange(tcp_syn_retries=retries, tcp_syn_linear_timeouts=linear).in_state(State.SYN_SENT)
+    assert len(x.wait(1000)) == times
+    assert [one.end for one in x.ended] == ["timeout"]
 
 
 def test_the_first_unacknowledged_segment_is_what_is_sent_again():
@@ -190,7 +243,7 @@ def test_the_first_unacknowledged_segment_is_what_is_sent_again():
     x.close()
     x.sent.clear()
     x.gets("A 1 ack 501")
-    assert x.wait(0.21) == [(0.2, "A 501 ack 1 len 1000")]
+    assert [text for _, text in x.wait(0.22)] == ["A 501 ack 1 len 1000"]
     x.gets("A 1 ack 1501")
     x.sends("FA 1501 ack 1 len 1000")  # the FIN that followed the run is sent again with its end
     x.quiet()
@@ -203,7 +256,7 @@ def test_the_last_segment_again_carries_the_fin():
     x.close()
     x.sends("A 1 ack 1 len 100")
     x.sends("FA 101 ack 1")
-    assert x.wait(0.21) == [(0.2, "FPA 1 ack 1 len 100")]
+    assert [text for _, text in x.wait(0.22)] == ["FPA 1 ack 1 len 100"]
 
 
 def rtt(x, ms):
@@ -222,6 +275,16 @@ def test_rto_follows_the_round_trip():
     assert rtt(x, 200) == (68_750, 112_499, 68_750 + 449_996)
     floor = Exchange("rfc9293").established()
     assert rtt(floor, 1)[2] == 1_000_000
+
+
+def test_the_least_time_out_of_linux_comes_on_top_of_the_round_trip():
+    """net/ipv4/tcp_input.c: rto_min bounds the variance, so that a steady path is never asked too early."""
+    x = Exchange("linux").established()
+    steady = Exchange("linux", rto_min_bounds_variance=False).established()
+    for _ in range(60):
+        ours, theirs = rtt(x, 300), rtt(steady, 300)
+    assert ours[2] == ours[0] + 200_000 == pytest.approx(500_000, abs=2000)
+    assert theirs[2] == pytest.approx(310_000, abs=2000)
 
 
 def test_karn_a_segment_sent_twice_tells_nothing():
@@ -314,7 +377,8 @@ def test_case_48_keepalive(profile, idle, interval, probes, state):
     happened = x.wait(idle + probes * interval - 0.02)
     assert happened == [(float(idle + n * interval), probe) for n in range(probes)]
     assert x.state == state
-    assert x.wait(0.04) == []
+    reset = f"R {x.nxt()}"
+    assert [text for _, text in x.wait(0.04)] == [reset]
     assert ([one.end for one in x.ended], len(x.seat)) == (["timeout"], 0)
 
 

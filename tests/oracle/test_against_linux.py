@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from kernel.netns import why_not
 
-from oracle.differences import DIFFERENCES, REASONS
+from oracle.differences import CROWDS, DIFFERENCES, REASONS, SCENES, TIMED
 from oracle.twin import LISTENING, PLACE, Host, Twin
 
 REASON = why_not()
+ALWAYS = {"reset", "twice", "abort", "one_more", "blocks"}  # taken into account where they occur
 needs_kernel = pytest.mark.skipif(REASON is not None, reason=REASON or "")
 STATES = ("SYN_RCVD", "ESTABLISHED", "FIN_WAIT_1", "FIN_WAIT_2", "CLOSING", "TIME_WAIT", "CLOSE_WAIT", "LAST_ACK")
 
@@ -253,4 +254,4 @@ def test_the_documentation_has_every_difference_with_its_reason():
     sections = dict(part.split("\n\n", 1) for part in text.split("\n## ")[1:])
     assert sorted(sections) == sorted(REASONS.values())
     assert all(len(reason) > 60 for reason in sections.values())
-    assert set(DIFFERENCES.values()) | {"reset", "twice", "abort"} == set(REASONS)
+    assert {*DIFFERENCES.values(), *TIMED.values(), *CROWDS.values(), *SCENES.values(), *ALWAYS} == set(REASONS)

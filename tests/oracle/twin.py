@@ -5,7 +5,7 @@ compared. Numbers are relative to each side's initial sequence number, as each e
 
     twin.open()                         connect(); the SYN is out
     twin.get("SA 0 ack 1 mss 1460")     what the peer sends: flags (S F R P A U, "-"), sequence number, then any of
-                                        ack N, len N, win N, mss N, ws N, sack, ts (with `timestamps=True` by itself)
+                                        ack N, len N, win N, mss N, ws N, sack, ts N (with `timestamps=True` by itself)
     twin.close()                        and so on: what an application does
     twin.differences                    empty, if all was alike
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 import struct
 import time
@@ -32,13 +33,14 @@ from fasttcp.profiles import profile as find_profile
 LOCAL, REMOTE = "198.18.0.1", "198.18.0.2"
 LISTENING = 80
 DELAYED_ACK = 0.06  # s, above tcp_delack_min (40 ms)
+IP_BIND_ADDRESS_NO_PORT, IP_LOCAL_PORT_RANGE = 24, 51  # linux/in.h
 BITS = {"F": 1, "S": 2, "R": 4, "P": 8, "A": 16, "U": 32}
 SYSCTLS = {
     "net.ipv4.tcp_ecn": 0, "net.ipv4.tcp_no_metrics_save": 1, "net.ipv4.tcp_orphan_retries": 0,
     "net.ipv4.tcp_syncookies": 0, "net.ipv4.tcp_rmem": "4096 131072 6291456", "net.ipv4.tcp_tw_reuse": 2,
     "net.ipv4.tcp_fin_timeout": 60, "net.ipv4.tcp_rfc1337": 0, "net.ipv4.tcp_timestamps": 1,
     "net.ipv4.tcp_window_scaling": 1, "net.ipv4.tcp_sack": 1, "net.ipv4.tcp_syn_retries": 6,
-    "net.ipv4.tcp_synack_retries": 5, "net.ipv4.ip_local_port_range": "32768 60999",
+    "net.ipv4.tcp_synack_retries": 5, "net.ipv4.ip_local_port_range": "10000 60999",
 }  # fmt: skip
 
 
@@ -79,12 +81,13 @@ class Said:
     wscale: int | None = None
     sack: bool = False
     ts: tuple[int, int] | None = None
+    dated: int = 0  # TSval, where the words say one
 
 
 def read(words: str) -> Said:
     flags, seq, *rest = words.split()
     said = Said(sum(BITS[letter] for letter in flags if letter != "-"), int(seq))
-    names = {"ack": "ack", "len": "length", "win": "window", "mss": "mss", "ws": "wscale"}
+    names = {"ack": "ack", "len": "length", "win": "window", "mss": "mss", "ws": "wscale", "ts": "dated"}
     while rest:
         word = rest.pop(0)
         if word == "sack":
@@ -114,7 +117,7 @@ class Side:
         )
 
 
-def _options(raw: bytes) -> tuple[str, int | None]:
+def options_of(raw: bytes) -> tuple[str, int | None]:
     """The names of the options in a TCP header, sorted, and TSval."""
     found, at, tsval = [], 0, None
     names = {2: "mss", 3: "ws", 4: "sack", 5: "blocks", 8: "ts"}
@@ -157,9 +160,11 @@ class Kernel(Side):
         super().__init__()
         self.host, self.lport, self.rport, self.theirs = host, lport, rport, isn
         self.socket: socket.socket | None = None
+        self.earlier: list[socket.socket] = []  # of the same 4-tuple
         self.listener: socket.socket | None = None
 
     def _made(self) -> socket.socket:
+        self._another()
         made = self.host.namespace.socket()
         made.setblocking(False)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -176,12 +181,31 @@ class Kernel(Side):
         with contextlib.suppress(BlockingIOError):
             self.socket.connect((REMOTE, self.rport))
 
+    def _another(self) -> None:
+        if self.socket is not None:
+            self.earlier.append(self.socket)
+
+    def open_unbound(self) -> None:
+        """The kernel chooses the port, out of one. Then tcp_tw_reuse counts; a port that was bound is used anyway."""
+        self._another()
+        made = self.host.namespace.socket()
+        made.setblocking(False)
+        made.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+        made.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, self.lport << 16 | self.lport)
+        made.bind((LOCAL, 0))
+        self.socket = made
+        with contextlib.suppress(BlockingIOError):
+            made.connect((REMOTE, self.rport))
+
     def listen(self) -> None:
+        if self.listener is not None:
+            raise OSError(errno.EADDRINUSE, "listens already")
         self.listener = self._made()
         self.listener.listen(8)
 
     def accept(self) -> None:
         assert self.listener is not None
+        self._another()
         self.socket, _ = self.listener.accept()
         self.socket.setblocking(False)
 
@@ -250,13 +274,16 @@ class Kernel(Side):
                 continue
             if packet[0] >> 4 != 4 or packet[9] != 6:
                 continue
-            tcp = packet[20:]
-            sport, dport, seq, ack, offset, flags = struct.unpack_from("!HHIIBB", tcp)
-            if (sport, dport) != (self.lport, self.rport):
-                continue
-            header = (offset >> 4) * 4
-            options, tsval = _options(tcp[20:header])
-            self.heard(self.theirs, flags, seq, ack, len(tcp) - header, options, tsval)
+            if struct.unpack_from("!HH", packet, 20) == (self.lport, self.rport):
+                self.read_packet(packet)
+
+    def read_packet(self, packet: bytes, length: int | None = None) -> None:
+        """An IPv4 packet of this connection, of which `length` bytes were on the wire."""
+        tcp = packet[20:]
+        seq, ack, offset, flags = struct.unpack_from("!IIBB", tcp, 4)
+        header = (offset >> 4) * 4
+        options, tsval = options_of(tcp[20:header])
+        self.heard(self.theirs, flags, seq, ack, (length or len(packet)) - 20 - header, options, tsval)
 
     @property
     def state(self) -> str:
@@ -266,7 +293,7 @@ class Kernel(Side):
         return found.state
 
     def gone(self) -> None:
-        for each in (self.socket, self.listener):
+        for each in (self.socket, self.listener, *self.earlier):
             if each is not None:
                 with contextlib.suppress(OSError):
                     each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -274,16 +301,17 @@ class Kernel(Side):
 
 
 class Ours(Side):
-    def __init__(self, lport: int, rport: int, isn: int, **changes: object) -> None:
+    def __init__(self, lport: int, rport: int, isn: int, *, tick_ns: int = 10_000_000, **changes: object) -> None:
         super().__init__()
         self.lport, self.rport, self.theirs = lport, rport, isn
-        profile = find_profile("linux").replace(tcp_syncookies=0, **changes)
-        self.table = ConnectionTable(16, profile=profile, accept_all=False, read_all=False, seed=lport)
+        profile = find_profile("linux").replace(**{"tcp_syncookies": 0, **changes})
+        self.table = ConnectionTable(
+            16, profile=profile, accept_all=False, read_all=False, seed=lport, tick_ns=tick_ns, keep_ended=True
+        )
         self.handle: int | None = None
         self.listener: int | None = None
 
-    @staticmethod
-    def now() -> int:
+    def now(self) -> int:
         return time.monotonic_ns()
 
     def _one(self) -> int:
@@ -292,6 +320,9 @@ class Ours(Side):
 
     def open(self) -> None:
         self.handle = self.table.open(LOCAL, self.lport, REMOTE, self.rport, self.now())
+
+    def open_unbound(self) -> None:
+        self.handle = self.table.open(LOCAL, 0, REMOTE, self.rport, self.now())
 
     def listen(self) -> None:
         self.listener = self.table.listen(LOCAL, self.lport, self.now(), backlog=8)
@@ -337,11 +368,13 @@ class Ours(Side):
     def collect(self, wait: float = 0.0) -> None:
         self.table.advance(self.now())
         for each in self.table.take_output():
-            names = [("mss", each.mss), ("ws", each.wscale), ("ts", each.tsval)]
-            options = sorted(
-                [name for name, value in names if value is not None] + (["sack"] if each.sack_permitted else [])
-            )
-            self.heard(self.theirs, each.flags, each.seq, each.ack, each.payload, " ".join(options), each.tsval)
+            self.take(each)
+
+    def take(self, each: Segment) -> None:
+        """A segment that the table sent on this connection."""
+        names = [("mss", each.mss), ("ws", each.wscale), ("ts", each.tsval)]
+        options = sorted([name for name, value in names if value is not None] + (["sack"] if each.sack_permitted else []))
+        self.heard(self.theirs, each.flags, each.seq, each.ack, each.payload, " ".join(options), each.tsval)
 
     @property
     def state(self) -> str:
@@ -361,7 +394,9 @@ class Twin:
         host.next_port += 1
         lport, rport = (LISTENING, host.next_port) if passive else (host.next_port, 443)
         self.timestamps, self.clock = timestamps, 5_000
+        changes = {"ip_local_port_range": (lport, lport), **changes}
         self.sides = (Kernel(host, lport, rport, isn), Ours(lport, rport, isn, **changes))
+        self.forgiven = re.compile(r"$^")  # what is taken out of an answer before it is compared
         self.differences: list[str] = []
         self.log: list[str] = []
 
@@ -391,8 +426,8 @@ class Twin:
         said = read(words)
         self.clock += 10
         for side in self.sides:
-            if self.timestamps and not said.flags & BITS["R"]:
-                said.ts = (self.clock, side.tsval if said.flags & 16 else 0)
+            if said.dated or (self.timestamps and not said.flags & BITS["R"]):
+                said.ts = (said.dated or self.clock, side.tsval if said.flags & 16 else 0)
             side.get(said)
         self.compare(f"< {words}")
 
@@ -401,7 +436,7 @@ class Twin:
             side.collect(wait)
         if len(self.sides[0].sent) < len(self.sides[1].sent):
             self.sides[0].collect(DELAYED_ACK)  # Linux may take its time to acknowledge (RFC 1122 section 4.2.3.2)
-        kernel, ours = (list(map(str, side.sent)) for side in self.sides)
+        kernel, ours = ([self.forgiven.sub("", str(one)) for one in side.sent] for side in self.sides)
         for side in self.sides:
             side.sent.clear()
         states = [side.state for side in self.sides]
