@@ -104,8 +104,9 @@ cdef uint32_t _write_request(Client *c, uint32_t number, uint8_t *p) noexcept no
     return n + t.length - at
 
 
-cdef const uint8_t *client_data(Client *c, const Segment *s) noexcept nogil:
-    """Nothing that was sent is kept: a sequence number says which bytes of which request a segment carries."""
+cdef const uint8_t *client_data(void *context, const Segment *s) noexcept nogil:
+    """A wire_data_t. Nothing that was sent is kept: a sequence number says which bytes of which request a segment carries."""
+    cdef Client *c = <Client *>context
     cdef Key key
     cdef row_t row
     cdef uint32_t length, at, n, done = 0
