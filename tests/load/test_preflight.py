@@ -205,7 +205,7 @@ def test_a_server_with_too_few_files(here, there, start):
 
 
 def test_a_parent_that_only_holds_the_socket_is_not_counted(here, there, start):
-    forks = LISTENER.replace("    kept = []", "    import os\n    os.fork() and time.sleep(100)\n    kept = []")
+    forks = LISTENER.replace("    print(", "    import os\n    os.fork() and time.sleep(100)\n    print(")
     parent = start(here, forks, 64)
     (child,) = here.run(find_listener, HERE, 80).pids
     assert child != parent.pid
