@@ -178,11 +178,16 @@ cdef void _close(Client *c, Flow *f, row_t row, ns_t due, ns_t now, int by) noex
 
 
 cdef void _remember(Client *c, uint64_t handle) noexcept nogil:
-    """The newest of the held connections. Those that are held no longer are dropped before the ring grows."""
-    cdef uint64_t i, kept = 0, wanted
+    """The newest of the held connections. A full ring drops those that are held no longer, and grows only when more than
+    half of it remain: so it costs a constant each, and no more memory than twice what is held."""
+    cdef uint64_t i, kept = 0, wanted = 4096
     cdef uint64_t *more
     if c.ring_tail - c.ring_head > c.ring_mask or c.ring == NULL:
-        wanted = 4096 if c.ring == NULL else (c.ring_mask + 1) * 2
+        if c.ring != NULL:
+            for i in range(c.ring_head, c.ring_tail):
+                kept += _holds(c, c.ring[i & c.ring_mask])
+            wanted = (c.ring_mask + 1) * 2 if kept > c.ring_mask >> 1 else c.ring_mask + 1
+            kept = 0
         more = <uint64_t *>malloc(wanted * sizeof(uint64_t))
         if more == NULL:
             c.no_memory = True
@@ -218,8 +223,7 @@ cdef void _held(Client *c, Flow *f, row_t row, ns_t now) noexcept nogil:
     f.due_ns = 0
     if c.life.kind != FOREVER:
         _put_off(c, f, now + life)
-    if c.plan.hold != 0:
-        _remember(c, f.handle)
+    _remember(c, f.handle)              # even if nothing is to be replaced yet: a later stage may ask for it
 
 
 cdef void _answered(Client *c, Flow *f, row_t row, ns_t now) noexcept nogil:

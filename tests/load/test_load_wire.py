@@ -153,6 +153,21 @@ def test_stages_follow_each_other():
     assert 250 < told["counts"]["opened"] < 450 and told["held"]["live"] == told["counts"]["opened"]
 
 
+def test_a_stage_replaces_what_an_earlier_one_opened():
+    told = report("--stage", "200ms:1k/s", "--stage", "600ms:hold=200,churn=500/s")
+    clean(told)
+    assert told["held"]["live"] == 200 and 200 <= told["held"]["kernel_established"] <= 220
+    assert 350 < told["counts"]["opened"] < 550, "200, and 300 of them replaced"
+
+
+def test_without_a_load_described_it_fills_and_replaces():
+    told = report("--duration", "1s")
+    clean(told)
+    assert told["held"]["live"] == 1000 and told["counts"]["answered"] == told["counts"]["opened"]
+    assert 1500 < told["counts"]["opened"] < 1850, "a thousand, and a thousand a second for 800 ms"
+    assert told["latency"]["connect"]["p50_us"] < 5000
+
+
 def test_a_connection_held_by_a_distribution_of_lifetimes():
     told = report("--rate", "500", "--duration", "1s", "--life", "exponential:100ms")
     clean(told)
