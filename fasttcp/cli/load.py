@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Interrupts", "add_parser", "network", "run", "text_bytes", "word"]
 
+# The load that is run when none is described: a fifth of the time opens, in the rest a thousand a second are replaced.
+DURATION, FILL_RATE, FILL_SHARE = 10.0, 5_000.0, 0.2
 REQUEST = b"GET / HTTP/1.1\r\nHost: fasttcp\r\n\r\n"
 
 
@@ -182,7 +184,7 @@ def text_bytes(text: str) -> bytes:
 
 def _scenario(args: argparse.Namespace) -> Scenario:
     """The options, over those of the scenario file, over the defaults. ValueError."""
-    from fasttcp.load.scenario import Scenario
+    from fasttcp.load.scenario import Scenario, Stage
 
     given: dict[str, Any] = {}
     if args.scenario:
@@ -210,7 +212,13 @@ def _scenario(args: argparse.Namespace) -> Scenario:
     if args.i_may_test_this_target:
         given["may_test_this_target"] = True
     if not ({"hold", "rate", "stage"} & set(given)):
-        given |= {"hold": 10_000, "churn": 1_000.0}
+        # Filled at a rate that no queue stands in the way of: the latencies are then the server's, not those of a burst.
+        whole = given.get("duration", DURATION)
+        held = max(1, round(FILL_RATE * FILL_SHARE * whole))
+        given["stage"] = (
+            Stage(FILL_SHARE * whole, rate=FILL_RATE),
+            Stage((1 - FILL_SHARE) * whole, hold=held, churn=given.pop("churn", 1_000.0)),
+        )
         if "request" not in given and given.get("target") is None and given.get("server", "http") == "http":
             given |= {"request": REQUEST, "expect": "content-length"}
     return Scenario(**given)

@@ -17,7 +17,6 @@ from fasttcp.core.address cimport parse_address, parse_number, whole
 from fasttcp.core.arrivals cimport endpoint_batch
 from fasttcp.core.expiry cimport endpoint_advance
 from fasttcp.core.layout cimport ns_t
-from fasttcp.core.output cimport output_take
 from fasttcp.core.policy cimport port_reserved
 from fasttcp.core.table cimport ConnectionTable, table_endpoint
 from fasttcp.core.tcb cimport Outcome
@@ -28,7 +27,7 @@ from fasttcp.load.flows cimport (
 )
 from fasttcp.load.histogram cimport Histogram
 from fasttcp.load.system cimport sys_cpu_ns, sys_have_linux, sys_now_ns, sys_regex_free, sys_regex_new, sys_wait
-from fasttcp.load.wire cimport WIRE_BATCH, wire_close, wire_merge, wire_open, wire_read, wire_write
+from fasttcp.load.wire cimport WIRE_BATCH, wire_close, wire_open, wire_read, wire_send
 
 from fasttcp.errors import StateError
 from fasttcp.spec import TRANSITIONS, Event
@@ -48,26 +47,6 @@ cdef enum:
     TIMER_BUDGET = 4096                 # in one turn: bounds the pause when many are due at once
     LONGEST_SLEEP_NS = 5000000          # half a tick of the table's wheel
     CALENDAR_SLEEP_NS = 1000000         # a tick of the calendar
-
-
-cdef void _send(Client *c) noexcept nogil:
-    """Everything that waits to be sent, onto the wire."""
-    cdef size_t n, i
-    cdef const uint8_t *data
-    while True:
-        n = output_take(&c.e.output, c.wire.out, WIRE_BATCH)
-        wire_merge(&c.wire, n)
-        for i in range(n):
-            if c.wire.out[i].ip_bytes == 0:
-                continue
-            data = NULL
-            if c.wire.out[i].payload != 0:
-                data = client_data(c, &c.wire.out[i])
-                if data == NULL:
-                    continue            # its connection is gone
-            wire_write(&c.wire, &c.wire.out[i], data)
-        if n < WIRE_BATCH:
-            return
 
 
 cdef void _timers(Client *c, ns_t now) noexcept nogil:
@@ -90,7 +69,7 @@ cdef void _turn(Client *c, ns_t until) noexcept nogil:
     client_opens(c, now)
     if c.ending:
         client_sweeps(c, now)
-    _send(c)
+    wire_send(&c.wire, c.e, client_data, c)
     n = wire_read(&c.wire, WIRE_BATCH, now)
     if n != 0:
         c.now = now = sys_now_ns()
@@ -101,7 +80,7 @@ cdef void _turn(Client *c, ns_t until) noexcept nogil:
         client_tells(c)
     client_due(c, now)
     _timers(c, now)
-    _send(c)
+    wire_send(&c.wire, c.e, client_data, c)
     if n != 0 or not c.wire.drained or c.opened != opened or c.wire.error != 0:
         return
     wake = min(until, now + (CALENDAR_SLEEP_NS if c.due.count != 0 else LONGEST_SLEEP_NS))

@@ -25,6 +25,16 @@ TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 = 0x01, 0x02, 0x04
 VNET_HEADER = 10  # bytes, struct virtio_net_hdr
 QUEUE = 16_384  # packets that wait for us: the kernel answers a burst of ours at once
 
+IN_CONTAINER = "a container needs `--device /dev/net/tun` when it is started"
+MISSING = {
+    errno.ENOENT: "/dev/net/tun is missing; as root, `modprobe tun && mkdir -p /dev/net && mknod -m 0666 /dev/net/tun c 10 200` "
+    f"makes it; {IN_CONTAINER}",
+    errno.ENODEV: "the kernel has no TUN driver loaded; `modprobe tun` as root loads it",
+    errno.ENXIO: "the kernel has no TUN driver loaded; `modprobe tun` as root loads it",
+    errno.EACCES: "/dev/net/tun may not be opened by this user; `chmod 0666 /dev/net/tun` as root allows it",
+    errno.EPERM: f"/dev/net/tun may not be opened here; {IN_CONTAINER}",
+}
+
 
 class Tun:
     """A TUN device in the namespace of the calling thread; a context manager.
@@ -57,10 +67,8 @@ class Tun:
         self.fd = -1
         try:
             self.fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise OSError(error.errno, "/dev/net/tun is missing: `modprobe tun` as root makes it") from None
-        except PermissionError as error:
-            raise OSError(error.errno, "/dev/net/tun may not be opened: `chmod 0666 /dev/net/tun` as root") from None
+        except OSError as error:
+            raise OSError(error.errno, MISSING.get(error.errno or 0, f"/dev/net/tun: {error.strerror}")) from None
         try:
             flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | (IFF_MULTI_QUEUE if multi_queue else 0)
             answer = fcntl.ioctl(self.fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))

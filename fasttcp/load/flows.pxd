@@ -152,4 +152,4 @@ cdef void client_opens(Client *c, ns_t now) noexcept nogil                  # wh
 cdef void client_due(Client *c, ns_t now) noexcept nogil                    # what was put off until now
 cdef void client_sweeps(Client *c, ns_t now) noexcept nogil                 # the end of the run: everything is closed
 cdef void client_tells(Client *c) noexcept nogil                            # what has ended since
-cdef const uint8_t *client_data(Client *c, const Segment *s) noexcept nogil     # of a segment; NULL: nobody's
+cdef const uint8_t *client_data(void *context, const Segment *s) noexcept nogil  # a wire_data_t of a Client

@@ -104,8 +104,9 @@ cdef uint32_t _write_request(Client *c, uint32_t number, uint8_t *p) noexcept no
     return n + t.length - at
 
 
-cdef const uint8_t *client_data(Client *c, const Segment *s) noexcept nogil:
-    """Nothing that was sent is kept: a sequence number says which bytes of which request a segment carries."""
+cdef const uint8_t *client_data(void *context, const Segment *s) noexcept nogil:
+    """A wire_data_t. Nothing that was sent is kept: a sequence number says which bytes of which request a segment carries."""
+    cdef Client *c = <Client *>context
     cdef Key key
     cdef row_t row
     cdef uint32_t length, at, n, done = 0
@@ -177,11 +178,16 @@ cdef void _close(Client *c, Flow *f, row_t row, ns_t due, ns_t now, int by) noex
 
 
 cdef void _remember(Client *c, uint64_t handle) noexcept nogil:
-    """The newest of the held connections. Those that are held no longer are dropped before the ring grows."""
-    cdef uint64_t i, kept = 0, wanted
+    """The newest of the held connections. A full ring drops those that are held no longer, and grows only when more than
+    half of it remain: so it costs a constant each, and no more memory than twice what is held."""
+    cdef uint64_t i, kept = 0, wanted = 4096
     cdef uint64_t *more
     if c.ring_tail - c.ring_head > c.ring_mask or c.ring == NULL:
-        wanted = 4096 if c.ring == NULL else (c.ring_mask + 1) * 2
+        if c.ring != NULL:
+            for i in range(c.ring_head, c.ring_tail):
+                kept += _holds(c, c.ring[i & c.ring_mask])
+            wanted = (c.ring_mask + 1) * 2 if kept > c.ring_mask >> 1 else c.ring_mask + 1
+            kept = 0
         more = <uint64_t *>malloc(wanted * sizeof(uint64_t))
         if more == NULL:
             c.no_memory = True
@@ -217,8 +223,7 @@ cdef void _held(Client *c, Flow *f, row_t row, ns_t now) noexcept nogil:
     f.due_ns = 0
     if c.life.kind != FOREVER:
         _put_off(c, f, now + life)
-    if c.plan.hold != 0:
-        _remember(c, f.handle)
+    _remember(c, f.handle)              # even if nothing is to be replaced yet: a later stage may ask for it
 
 
 cdef void _answered(Client *c, Flow *f, row_t row, ns_t now) noexcept nogil:

@@ -10,8 +10,9 @@ import os
 import socket
 import struct
 from ipaddress import ip_address, ip_interface, ip_network
+from typing import NamedTuple
 
-__all__ = ["add_address", "add_route", "interface_up", "local_addresses", "route_to"]
+__all__ = ["Route", "add_address", "add_route", "interface_up", "local_addresses", "route_to"]
 
 NETLINK_ROUTE = 0
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
@@ -19,7 +20,7 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 RTM_NEWLINK, RTM_NEWADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_GETROUTE = 16, 20, 22, 24, 26
 IFLA_MTU, IFLA_TXQLEN = 4, 13
 IFA_ADDRESS, IFA_LOCAL = 1, 2
-RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
+RTA_DST, RTA_OIF, RTA_PREFSRC = 1, 4, 7
 IFF_UP, IFA_F_NODAD = 1, 2
 RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST, RTN_LOCAL = 254, 3, 0, 253, 1, 2
 
@@ -112,14 +113,22 @@ def local_addresses() -> list[str]:
     return found
 
 
-def route_to(address: str) -> tuple[str, bool]:
-    """The interface by which this machine would send to an address, and whether the address is its own.
+class Route(NamedTuple):
+    """How this machine would send to an address."""
 
-    Raises OSError when there is no route.
-    """
+    interface: str
+    local: bool  # the address is its own
+    source: str  # which of its addresses it would send from; "": none
+
+
+def route_to(address: str) -> Route:
+    """The route to an address. Raises OSError when there is none."""
     given = ip_address(address)
     header = struct.pack("=BBBBBBBBI", _family(given.version), given.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
     body = _request(RTM_GETROUTE, 0, header + _attribute(RTA_DST, given.packed))[0]
-    out = _attributes(body[12:]).get(RTA_OIF, b"\0\0\0\0")
-    (index,) = struct.unpack("=i", out)
-    return socket.if_indextoname(index) if index else "", body[7] == RTN_LOCAL
+    found = _attributes(body[12:])
+    (index,) = struct.unpack("=i", found.get(RTA_OIF, b"\0\0\0\0"))
+    source = found.get(RTA_PREFSRC)
+    return Route(
+        socket.if_indextoname(index) if index else "", body[7] == RTN_LOCAL, str(ip_address(source)) if source else ""
+    )

@@ -21,8 +21,8 @@ from fasttcp.load.client import LoadClient
 from fasttcp.load.device import Tun
 from fasttcp.load.histogram import Histogram
 from fasttcp.load.namespace import enter_private_network
-from fasttcp.load.netlink import local_addresses, route_to
-from fasttcp.load.preflight import Preflight, look
+from fasttcp.load.netlink import Route, local_addresses, route_to
+from fasttcp.load.preflight import look, silence
 from fasttcp.load.report import Report, Sample
 from fasttcp.load.scenario import Scenario, Stage
 from fasttcp.load.server import OwnServer
@@ -95,7 +95,7 @@ def _own_world(scenario: Scenario) -> Any:
             processes=scenario.server_processes,
         ) as server,
     ):  # fmt: skip
-        yield tun, (address, OWN_PORT), scenario.source or (pool,), server
+        yield tun, (address, OWN_PORT), scenario.source or (pool,), server, None
 
 
 @contextlib.contextmanager
@@ -104,7 +104,13 @@ def _world(scenario: Scenario) -> Any:
     assert scenario.target is not None
     if not scenario.source:
         raise ValueError("a target needs --source: a network that is routed to this machine and is nobody's else")
-    _, own = route_to(scenario.target[0])
+    host = scenario.target[0]
+    try:
+        route = route_to(host)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"this machine has no route to {host}: `ip route add {host} via ITS_ROUTER` ({error.strerror})"
+        ) from None
     taken = [ip_address(text) for text in local_addresses()]
     for text in scenario.source:
         network = ip_network(text, strict=False)
@@ -114,9 +120,9 @@ def _world(scenario: Scenario) -> Any:
                     f"--source {text} holds {address}, an address of this machine: its kernel would answer"
                 )
     with Tun(networks=scenario.source) as tun:
-        if own and ip_address(scenario.target[0]).is_loopback and ip_address(scenario.target[0]).version == 4:
+        if route.local and ip_address(host).is_loopback and ip_address(host).version == 4:
             tun.route_loopback()
-        yield tun, scenario.target, scenario.source, None
+        yield tun, scenario.target, scenario.source, None, route
 
 
 def run_load(
@@ -134,19 +140,22 @@ def run_load(
     says what mends it).
     """
     world = _own_world(scenario) if scenario.target is None else _world(scenario)
-    with world as (tun, target, sources, server):
-        found = look(scenario, target, server is not None)
-        for text in found.warnings:
-            warn(text)
-        return _Run(scenario, tun, target, sources, server, found).all(progress, interrupts)
+    with world as (tun, target, sources, server, route):
+        running = _Run(scenario, tun, target, sources, server, route, warn)
+        for text in look(scenario, target, route, tun.name).warnings:
+            running.say(text)
+        return running.all(progress, interrupts)
 
 
 class _Run:
     def __init__(
         self, scenario: Scenario, tun: Tun, target: tuple[str, int], sources: tuple[str, ...],
-        server: OwnServer | None, found: Preflight,
+        server: OwnServer | None, route: Route | None, warn: Callable[[str], None],
     ) -> None:  # fmt: skip
-        self.scenario, self.server, self.found, self.target = scenario, server, found, target
+        self.scenario, self.server, self.target = scenario, server, target
+        self.route, self.warn = route, warn
+        self.notes: list[str] = []
+        self.silent = True  # nothing has come back yet, and that was not said
         profile = find_profile(scenario.profile)
         profile = profile.replace(**scenario.changes)
         capacity, most = _rows(scenario)
@@ -163,6 +172,10 @@ class _Run:
         self.last = {name: Histogram() for name in ("connect", "first_byte", "close")}
         self.last_counts = self.client.counts()
         self.interrupted = 0
+
+    def say(self, text: str) -> None:
+        self.notes.append(text)
+        self.warn(text)
 
     def all(self, progress: Callable[[Progress], None] | None, interrupts: Callable[[], int]) -> Report:
         self.progress, self.interrupts = progress, interrupts
@@ -216,6 +229,11 @@ class _Run:
             latency[name] = whole.since(last)
             last.clear()
             last += whole
+        if self.silent and counts["opened"]:
+            self.silent = False
+            text = None if counts["packets_in"] else silence(self.scenario, self.target[0], self.route)
+            if text is not None:
+                self.say(text)
         used, ports = self.client.ports()
         states = self.table.counts()
         rates = {
@@ -257,7 +275,7 @@ class _Run:
             table_bytes=self.table.nbytes,
             peak_rss=_peak_rss(),
             server_processes=self.server.processes if self.server else 0,
-            notes=list(self.found.warnings),
+            notes=self.notes,
         )
 
 

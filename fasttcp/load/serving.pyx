@@ -24,14 +24,13 @@ from fasttcp.core.expiry cimport endpoint_advance
 from fasttcp.core.hash cimport Key, key_endpoint
 from fasttcp.core.layout cimport FIN, RST, SYN, Segment, ns_t, row_t, seq_lt, seq_t
 from fasttcp.core.names cimport E_RCV_FIN, S_CLOSE_WAIT, S_ESTABLISHED, S_LISTEN
-from fasttcp.core.output cimport output_take
 from fasttcp.core.store cimport store_find, store_handle, store_row_of
 from fasttcp.core.table cimport ConnectionTable, table_endpoint
 from fasttcp.core.tcb cimport Endpoint, Outcome, cold_of
 from fasttcp.core.verdicts cimport OUT_ACCEPTED
 from fasttcp.load.due cimport Due, due_add, due_close, due_open, due_pop
 from fasttcp.load.system cimport sys_cpu_ns, sys_have_linux, sys_now_ns, sys_wait
-from fasttcp.load.wire cimport WIRE_BATCH, Wire, wire_close, wire_merge, wire_open, wire_read, wire_write
+from fasttcp.load.wire cimport WIRE_BATCH, Wire, wire_close, wire_open, wire_read, wire_send
 
 from fasttcp.errors import StateError
 
@@ -127,8 +126,9 @@ cdef bint _keep(Server *v, Peer *p, seq_t una, const uint8_t *data, uint32_t n) 
     return True
 
 
-cdef const uint8_t *_data(Server *v, const Segment *s) noexcept nogil:
-    """The bytes of a segment that goes out; NULL: its connection is gone."""
+cdef const uint8_t *_data(void *context, const Segment *s) noexcept nogil:
+    """A wire_data_t."""
+    cdef Server *v = <Server *>context
     cdef Key key
     cdef row_t row
     cdef Peer *p
@@ -221,25 +221,6 @@ cdef void _read_slowly(Server *v, ns_t now) noexcept nogil:
             v.no_memory = True
 
 
-cdef void _send(Server *v) noexcept nogil:
-    cdef size_t n, i
-    cdef const uint8_t *data
-    while True:
-        n = output_take(&v.e.output, v.wire.out, WIRE_BATCH)
-        wire_merge(&v.wire, n)
-        for i in range(n):
-            if v.wire.out[i].ip_bytes == 0:
-                continue
-            data = NULL
-            if v.wire.out[i].payload != 0:
-                data = _data(v, &v.wire.out[i])
-                if data == NULL:
-                    continue
-            wire_write(&v.wire, &v.wire.out[i], data)
-        if n < WIRE_BATCH:
-            return
-
-
 cdef void _turn(Server *v, ns_t until) noexcept nogil:
     cdef Outcome outcomes[TIMERS]
     cdef size_t n, i, budget = TIMER_BUDGET
@@ -251,7 +232,7 @@ cdef void _turn(Server *v, ns_t until) noexcept nogil:
         _read_slowly(v, now)
     while endpoint_advance(v.e, now, &budget, outcomes, TIMERS) == TIMERS:
         pass
-    _send(v)
+    wire_send(&v.wire, v.e, _data, v)
     if n == 0 and v.wire.drained and v.wire.error == 0:
         now = sys_now_ns()
         wake = min(until, now + LONGEST_SLEEP_NS)
@@ -351,7 +332,7 @@ cdef class LoadServer:
         for row in range(<row_t>self.v.e.engine.table.high):
             if self.v.peer[row].handle != 0 and self.v.peer[row].handle == store_handle(&self.v.e.engine.table, row):
                 endpoint_abort(self.v.e, row, sys_now_ns(), &told)
-        _send(&self.v)
+        wire_send(&self.v.wire, self.v.e, _data, &self.v)
 
     def counts(self):
         """All counters by name; a dict of ints."""

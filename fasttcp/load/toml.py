@@ -8,6 +8,11 @@ from typing import Any
 
 from fasttcp.load.scenario import count, draw, per_second, seconds, stage
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
+
 __all__ = ["read_scenario"]
 
 _READ: dict[str, Callable[[Any], Any]] = {
@@ -26,10 +31,6 @@ def read_scenario(file: str) -> dict[str, Any]:
 
     The target is not one of them: who may be tested is said on the command line.
     """
-    if sys.version_info < (3, 11):
-        raise ValueError(f"{file}: scenario files need Python 3.11")
-    import tomllib  # type: ignore[import-not-found,unused-ignore]
-
     with open(file, "rb") as opened:
         try:
             given = tomllib.load(opened)

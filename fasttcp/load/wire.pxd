@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fasttcp.core.layout cimport Segment, ns_t
-from fasttcp.core.tcb cimport Outcome
+from fasttcp.core.tcb cimport Endpoint, Outcome
 
 cdef enum:
     WIRE_BATCH = 256            # segments of one batch at most
@@ -31,6 +31,9 @@ cdef struct Wire:
     uint64_t  merged            # ACKs that a later segment carried
     uint16_t  carrier[1024]     # wire_merge: 1 + the last segment in w.out that could carry an ACK, by a hash of its ends
 
+# The bytes that a segment which goes out carries; NULL: its connection is gone.
+ctypedef const uint8_t *(*wire_data_t)(void *context, const Segment *s) noexcept nogil
+
 cdef int wire_open(Wire *w, int fd) except -1           # MemoryError
 cdef void wire_close(Wire *w) noexcept nogil            # the file stays the caller's
 # Reads up to `most` segments, WIRE_BATCH at most, into w.segment, with this time; how many.
@@ -40,3 +43,6 @@ cdef void wire_write(Wire *w, const Segment *s, const uint8_t *data) noexcept no
 # Of n segments in w.out: an empty ACK goes where a later one of the same connection says as much. ip_bytes of those
 # that need not be written becomes 0.
 cdef void wire_merge(Wire *w, size_t n) noexcept nogil
+# Everything that an endpoint wants to send, onto the wire; `data` is asked, with `context`, for the bytes of segments
+# that carry some.
+cdef void wire_send(Wire *w, Endpoint *e, wire_data_t data, void *context) noexcept nogil

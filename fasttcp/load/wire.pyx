@@ -17,8 +17,9 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from fasttcp.core.layout cimport ACK, FIN, INFO_IPV6, RST, SYN, Segment, ns_t, seq_le
+from fasttcp.core.output cimport output_take
 from fasttcp.core.prefetch cimport load32
-from fasttcp.core.tcb cimport Outcome
+from fasttcp.core.tcb cimport Endpoint, Outcome
 from fasttcp.load.system cimport sys_read, sys_write
 from fasttcp.packets.bare cimport read_bare
 from fasttcp.packets.encode cimport LARGEST_HEADERS, encode_headers
@@ -151,3 +152,22 @@ cdef void wire_merge(Wire *w, size_t n) noexcept nogil:
             w.merged += 1
     for i in range(n):
         w.carrier[_slot(&w.out[i])] = 0
+
+
+cdef void wire_send(Wire *w, Endpoint *e, wire_data_t data, void *context) noexcept nogil:
+    cdef size_t n, i
+    cdef const uint8_t *carried
+    while True:
+        n = output_take(&e.output, w.out, WIRE_BATCH)
+        wire_merge(w, n)
+        for i in range(n):
+            if w.out[i].ip_bytes == 0:
+                continue
+            carried = NULL
+            if w.out[i].payload != 0:
+                carried = data(context, &w.out[i])
+                if carried == NULL:
+                    continue
+            wire_write(w, &w.out[i], carried)
+        if n < WIRE_BATCH:
+            return

@@ -20,6 +20,7 @@ SOCK_DIAG_BY_FAMILY = 20
 NLM_F_REQUEST, NLM_F_DUMP, NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 ALL_STATES = 0xFFFFFFFF
+LISTEN = 10  # for which the length of the send queue is the backlog
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _REQUEST = struct.Struct("=BBBxI48s")  # struct inet_diag_req_v2 with an empty sockid
@@ -38,6 +39,7 @@ class HostSocket(NamedTuple):
     expires_ms: int  # until its timer fires; in TIME_WAIT: until it is gone
     uid: int
     inode: int  # 0: no process holds it
+    backlog: int = 0  # of a listener: connections that can wait to be accepted
 
     @property
     def names(self) -> tuple[str, str]:
@@ -77,9 +79,9 @@ def _dump(family: int, states: int) -> Iterator[HostSocket]:
                 if length < _HEADER.size + _MESSAGE.size or at + length > len(data):
                     raise OSError(f"a netlink message of {length} bytes, {_HEADER.size + _MESSAGE.size} are needed")
                 told = _MESSAGE.unpack_from(data, at + _HEADER.size)
-                _, state, _, _, lport, rport, local, remote, _, _, expires, _, _, uid, inode = told
+                _, state, _, _, lport, rport, local, remote, _, _, expires, _, unsent, uid, inode = told
                 yield HostSocket(
                     state, local[:size], int.from_bytes(lport, "big"), remote[:size], int.from_bytes(rport, "big"), expires,
-                    uid, inode,
+                    uid, inode, unsent if state == LISTEN else 0,
                 )  # fmt: skip
                 at += (length + 3) & ~3
