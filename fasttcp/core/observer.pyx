@@ -31,11 +31,11 @@ cdef enum:
     RING = 128                  # keys between their hash and their use: at least 2 * BATCH + GROUP
     WORTHLESS = V_VOID | V_ILLEGAL
     DUE_BATCH = 32
-    # Timers that a call may look at; the rest waits for the next one. Many at once make no call much longer than the
-    # median: of 4,096 segments, 7 times. Without a burst a segment has less than one: an eighth of an end and, in a
-    # minute of the connection's silence, one look.
-    CALL_BUDGET = 1024
-    SEGMENT_BUDGET = 8          # and so many more for each segment of the call
+    # Timers that a call may look at; the rest waits for the next one, so a burst makes no call much longer than the median
+    # (of 4,096 segments, five times). Without a burst a segment has less than one: an eighth of a connection's end and,
+    # for each minute of its silence, one look.
+    CALL_BUDGET = 256
+    SEGMENT_BUDGET = 4          # and so many more for each segment of the call
     ROOM_BUDGET = 4096          # when a full table needs a row that is due
     # A full table lets go of the oldest that is over (TIME_WAIT, or reset), then of the oldest half-open, then of the
     # oldest closing connection; never of an established one.

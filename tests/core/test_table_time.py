@@ -150,7 +150,7 @@ def test_segment_for_a_connection_that_waits_for_the_wheel_begins_another():
 
 
 def test_a_burst_of_timers_makes_no_call_long():
-    """20,000 time-outs in one tick: a call fires 1,024 and eight for each of its segments; the rest waits, unseen."""
+    """20,000 time-outs in one tick: a call fires 256 and four for each of its segments; the rest waits, unseen."""
     n = 20_000
     ends = [(f"10.0.{i >> 8}.{i & 255}", 1000) for i in range(n)]
     table = observer(n + 1000, keep_ended=True)
@@ -161,13 +161,13 @@ def test_a_burst_of_timers_makes_no_call_long():
         before = len(table)
         feed(table, *(opening(121 * S, a)[0] for a in others[at:at + many]))
         sizes.append(before + many - len(table))
-    assert sizes == [1024 + 8 * 100, 1024 + 8, 1024 + 8 * 500]
+    assert sizes == [256 + 4 * 100, 256 + 4, 256 + 4 * 500]
     before = len(table)
     table.receive(batch_of(opening(121 * S, others[601])[0]))
-    assert before + 1 - len(table) == 1024
+    assert before + 1 - len(table) == 256
     table.check_invariants()
     assert [a for a in ends[::200] if table.find(*a, *B) is not None] == []
-    for _ in range(-(-(len(table) - 602) // (1024 + 8))):
+    for _ in range(-(-(len(table) - 602) // (256 + 4))):
         assert len(table) > 602
         feed(table, opening(121 * S, others[601])[0])
     assert len(table) == 602
