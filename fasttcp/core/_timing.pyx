@@ -204,6 +204,13 @@ cdef class Rows:
             memset(self.table.rows, 0, self.count * sizeof(Row))
 
 
+cdef class Empty:
+    """What a call costs that does nothing, of a class like the table."""
+
+    def receive(self, segment):
+        """Nothing."""
+
+
 def transitions(size_t n, uint64_t seed=1):
     """Ask the machine n times what a random event does in the state before."""
     cdef uint64_t random = seed
