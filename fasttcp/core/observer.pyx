@@ -695,6 +695,10 @@ cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcep
     cdef Key key
     o.allowance = CALL_BUDGET
     key_observed(&key, segment, &o.engine.table.hash_key)
+    store_prefetch(&o.engine.table, &key)
+    store_peek(&o.engine.table, &key)               # waits for the bucket; from here on the rest is on its way
+    prefetch_write(store_cold(&o.engine.table, key.hint))
+    prefetch_beside(o, key.hint)
     step(o, &key, segment, verdict)
 
 
