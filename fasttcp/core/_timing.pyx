@@ -226,3 +226,35 @@ def transitions(size_t n, uint64_t seed=1):
             if state == 0:
                 state = <int>((drawn >> 32) % N_STATES)
     return actions
+
+
+def read_chain(size_t count, size_t steps, uint64_t seed=1):
+    """Follow a random chain through `count` lines of memory for `steps` steps: each read must wait for the one before it.
+
+    Returns the CPU seconds that the thread spent on the steps alone.
+    """
+    cdef Block block
+    cdef uint64_t *lines
+    cdef uint64_t random = seed, place = 0, other
+    cdef size_t i
+    from time import thread_time
+    memset(&block, 0, sizeof(block))
+    block_open(&block, count * 64, BLOCK_HUGE)
+    try:
+        block_commit(&block, count * 64, True)
+        lines = <uint64_t *>block.base
+        for i in range(count):
+            lines[i * 8] = i
+        for i in range(count - 1, 0, -1):       # Sattolo: one cycle through all of them
+            other = chance(&random) % i
+            lines[i * 8], lines[other * 8] = lines[other * 8], lines[i * 8]
+        began = thread_time()
+        with nogil:
+            for i in range(steps):
+                place = lines[place * 8]
+        spent = thread_time() - began
+        if place >= count:
+            raise AssertionError("the chain has left its memory")
+        return spent
+    finally:
+        block_close(&block)
