@@ -131,10 +131,10 @@ def burst(connections: int, grow: int, batch: int) -> dict[str, list[int]]:
             found[f"advance, budget {batch:,}, {connections:,} timers in one tick"] = timed(calls())
             assert len(table) == 0
         else:
-            for call in batches(table, stream, batch, lambda: stream.now_ns >= HALF_OPEN_NS * 3 // 4):
+            for call in batches(table, stream, batch, lambda stream=stream: stream.now_ns >= HALF_OPEN_NS * 3 // 4):
                 call()
             found[f"apply, {connections:,} timers in one tick"] = timed(
-                batches(table, stream, batch, lambda: stream.now_ns >= HALF_OPEN_NS * 3 // 2)
+                batches(table, stream, batch, lambda stream=stream: stream.now_ns >= HALF_OPEN_NS * 3 // 2)
             )
             assert len(table) < 2 * others
     return found

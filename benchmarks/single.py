@@ -19,9 +19,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import thread_time_ns as clock
 
+from fasttcp.core._timing import Empty, read_chain
+
 from benchmarks.peers.run import machine, number
 from fasttcp import ConnectionTable, SegmentBatch
-from fasttcp.core._timing import Empty, read_chain
 from fasttcp.core.segments import SEGMENT_BYTES
 from fasttcp.load.churn import ChurnStream
 
@@ -48,7 +49,10 @@ def cut(packed: bytes | bytearray, make: Callable[[bytes], object]) -> list[obje
 def cached(kind: str, rounds: int) -> dict[str, list[float]]:
     """The ACK that ends a handshake, again and again: quiet from the second time on."""
     table = ConnectionTable(256, seat="observer", seed=1)
-    quiet = next(one for one in cut(ChurnStream(64, seed=1).take(400), bytes) if (table.receive(one), table.receive(one)[1] == 0)[1])
+    for quiet in cut(ChurnStream(64, seed=1).take(400), bytes):
+        table.receive(quiet)
+        if table.receive(quiet)[1] == 0:
+            break
     return _rounds(table, lambda: [KINDS[kind](quiet)] * CALLS, rounds)
 
 

@@ -41,6 +41,8 @@ def measure(connections: int, tablefuls: int, rounds: int, seed: int = 1) -> dic
     # Neither picks up connections whose beginning it has not seen: so both hold the same in the end.
     profile = LINUX.replace(nf_conntrack_tcp_loose=False)
     old, fresh = (ConnectionTable(rows, seat="observer", seed=seed, profile=profile) for _ in range(2))
+    for table in (old, fresh):
+        table.advance(0)  # ticks of both begin together
     stream = ChurnStream(connections, seed=seed)
     memory = memoryview(bytearray(CHUNK * SEGMENT_BYTES))
     while stream.finished < tablefuls * connections:

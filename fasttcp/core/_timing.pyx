@@ -236,7 +236,7 @@ def read_chain(size_t count, size_t steps, uint64_t seed=1):
     cdef Block block
     cdef uint64_t *lines
     cdef uint64_t random = seed, place = 0, other
-    cdef size_t i
+    cdef size_t i, _
     from time import thread_time
     memset(&block, 0, sizeof(block))
     block_open(&block, count * 64, BLOCK_HUGE)
@@ -250,7 +250,7 @@ def read_chain(size_t count, size_t steps, uint64_t seed=1):
             lines[i * 8], lines[other * 8] = lines[other * 8], lines[i * 8]
         began = thread_time()
         with nogil:
-            for i in range(steps):
+            for _ in range(steps):
                 place = lines[place * 8]
         spent = thread_time() - began
         if place >= count:
