@@ -31,7 +31,7 @@ from fasttcp.core.address cimport parse_address, parse_number
 from fasttcp.core.crew cimport Crew, crew_hire, crew_ready, crew_run
 from fasttcp.core.layout cimport NO_ROW, Segment, ns_t
 from fasttcp.core.observer cimport Observer, Verdict, observe_some, observer_advance
-from fasttcp.core.prefetch cimport load64
+from fasttcp.core.prefetch cimport load64, prefetch_read
 from fasttcp.core.records cimport Records, records_new, records_take
 from fasttcp.core.store cimport store_behind
 from fasttcp.core.summary cimport Summary
@@ -87,12 +87,15 @@ cdef void sort_part(void *context, int part) noexcept nogil:
 
 cdef inline size_t pick(const Work *w, int shard, size_t *at, uint32_t *mine) noexcept nogil:
     """The numbers of the next segments of a shard, PIECE at most, with their memory on its way."""
-    cdef size_t count = 0, i = at[0]
+    cdef size_t count = 0, i = at[0], k
     while i < w.n and count < PIECE:            # no branch on whose it is: it cannot be predicted
         mine[count] = <uint32_t>i
         count += w.which[i] == shard
         i += 1
     at[0] = i
+    for k in range(count):
+        prefetch_read(&w.segments[mine[k]])
+        prefetch_read(<const char *>&w.segments[mine[k]] + 64)
     return count
 
 
