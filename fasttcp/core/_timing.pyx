@@ -13,17 +13,19 @@ from fasttcp.core.layout cimport NO_ROW, Observed, Row, Segment, row_t
 from fasttcp.core.machine cimport machine_actions, machine_next
 from fasttcp.core.memory cimport BLOCK_HUGE, Block, block_close, block_commit, block_open
 from fasttcp.core.names cimport N_EVENTS, N_STATES
+from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.store cimport (
     SEAT_OBSERVER, Table, store_close, store_find, store_insert, store_open, store_peek, store_prefetch,
     store_prefetch_remove, store_remove,
 )
 from fasttcp.core.wheel cimport (
-    Wheel, wheel_advance, wheel_arm, wheel_close, wheel_disarm, wheel_open, wheel_reserve,
+    WHEEL_SLOTS, Wheel, wheel_advance, wheel_arm, wheel_close, wheel_disarm, wheel_distance, wheel_open, wheel_reserve,
 )
 
 cdef enum:
     AHEAD = 16
-    DUE = 32
+    GROUP = 32
+    DUE = 256
 
 
 cdef inline uint64_t chance(uint64_t *state) noexcept nogil:
@@ -63,11 +65,20 @@ cdef class Timers:
         block_close(&self.cold)
 
     def insert(self, uint32_t low, uint32_t high):
-        """Arm every row, with a time-out of low to high - 1 ticks. They must not be armed."""
-        cdef size_t i
+        """Arm every row, with a time-out of low to high - 1 ticks. They must not be armed. In groups, as segments come in
+        batches: the chunks of one group are on their way while its deadlines are still being drawn."""
+        cdef uint32_t deadline[GROUP]
+        cdef uint32_t slot
+        cdef size_t i, k, upto
         with nogil:
-            for i in range(self.count):
-                wheel_arm(&self.wheel, <row_t>i, <uint32_t>(self.now + low + chance(&self.random) % (high - low)))
+            for i in range(0, self.count, GROUP):
+                upto = min(<size_t>GROUP, self.count - i)
+                for k in range(upto):
+                    deadline[k] = <uint32_t>(self.now + low + chance(&self.random) % (high - low))
+                    slot = <uint32_t>(self.wheel.cursor + wheel_distance(&self.wheel, deadline[k])) & (WHEEL_SLOTS - 1)
+                    prefetch_write(&self.wheel.chunk[self.wheel.head[slot]])
+                for k in range(upto):
+                    wheel_arm(&self.wheel, <row_t>(i + k), deadline[k])
 
     def cancel(self):
         """Disarm every row."""
