@@ -71,7 +71,8 @@ cdef class Timers:
         cdef uint32_t slot
         cdef size_t i, k, upto
         with nogil:
-            for i in range(0, self.count, GROUP):
+            i = 0
+            while i < self.count:
                 upto = min(<size_t>GROUP, self.count - i)
                 for k in range(upto):
                     deadline[k] = <uint32_t>(self.now + low + chance(&self.random) % (high - low))
@@ -79,6 +80,7 @@ cdef class Timers:
                     prefetch_write(&self.wheel.chunk[self.wheel.head[slot]])
                 for k in range(upto):
                     wheel_arm(&self.wheel, <row_t>(i + k), deadline[k])
+                i += upto
 
     def cancel(self):
         """Disarm every row."""
