@@ -13,17 +13,19 @@ from fasttcp.core.layout cimport NO_ROW, Observed, Row, Segment, row_t
 from fasttcp.core.machine cimport machine_actions, machine_next
 from fasttcp.core.memory cimport BLOCK_HUGE, Block, block_close, block_commit, block_open
 from fasttcp.core.names cimport N_EVENTS, N_STATES
+from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.store cimport (
     SEAT_OBSERVER, Table, store_close, store_find, store_insert, store_open, store_peek, store_prefetch,
     store_prefetch_remove, store_remove,
 )
 from fasttcp.core.wheel cimport (
-    Wheel, wheel_advance, wheel_arm, wheel_close, wheel_disarm, wheel_open, wheel_reserve,
+    WHEEL_SLOTS, Wheel, wheel_advance, wheel_arm, wheel_close, wheel_disarm, wheel_distance, wheel_open, wheel_reserve,
 )
 
 cdef enum:
     AHEAD = 16
-    DUE = 32
+    GROUP = 32
+    DUE = 256
 
 
 cdef inline uint64_t chance(uint64_t *state) noexcept nogil:
@@ -63,11 +65,22 @@ cdef class Timers:
         block_close(&self.cold)
 
     def insert(self, uint32_t low, uint32_t high):
-        """Arm every row, with a time-out of low to high - 1 ticks. They must not be armed."""
-        cdef size_t i
+        """Arm every row, with a time-out of low to high - 1 ticks. They must not be armed. In groups, as segments come in
+        batches: the chunks of one group are on their way while its deadlines are still being drawn."""
+        cdef uint32_t deadline[GROUP]
+        cdef uint32_t slot
+        cdef size_t i, k, upto
         with nogil:
-            for i in range(self.count):
-                wheel_arm(&self.wheel, <row_t>i, <uint32_t>(self.now + low + chance(&self.random) % (high - low)))
+            i = 0
+            while i < self.count:
+                upto = min(<size_t>GROUP, self.count - i)
+                for k in range(upto):
+                    deadline[k] = <uint32_t>(self.now + low + chance(&self.random) % (high - low))
+                    slot = <uint32_t>(self.wheel.cursor + wheel_distance(&self.wheel, deadline[k])) & (WHEEL_SLOTS - 1)
+                    prefetch_write(&self.wheel.chunk[self.wheel.head[slot]])
+                for k in range(upto):
+                    wheel_arm(&self.wheel, <row_t>(i + k), deadline[k])
+                i += upto
 
     def cancel(self):
         """Disarm every row."""
@@ -204,6 +217,13 @@ cdef class Rows:
             memset(self.table.rows, 0, self.count * sizeof(Row))
 
 
+cdef class Empty:
+    """What a call costs that does nothing, of a class like the table."""
+
+    def receive(self, segment):
+        """Nothing."""
+
+
 def transitions(size_t n, uint64_t seed=1):
     """Ask the machine n times what a random event does in the state before."""
     cdef uint64_t random = seed
@@ -219,3 +239,35 @@ def transitions(size_t n, uint64_t seed=1):
             if state == 0:
                 state = <int>((drawn >> 32) % N_STATES)
     return actions
+
+
+def read_chain(size_t count, size_t steps, uint64_t seed=1):
+    """Follow a random chain through `count` lines of memory for `steps` steps: each read must wait for the one before it.
+
+    Returns the CPU seconds that the thread spent on the steps alone.
+    """
+    cdef Block block
+    cdef uint64_t *lines
+    cdef uint64_t random = seed, place = 0, other
+    cdef size_t i, _
+    from time import thread_time
+    memset(&block, 0, sizeof(block))
+    block_open(&block, count * 64, BLOCK_HUGE)
+    try:
+        block_commit(&block, count * 64, True)
+        lines = <uint64_t *>block.base
+        for i in range(count):
+            lines[i * 8] = i
+        for i in range(count - 1, 0, -1):       # Sattolo: one cycle through all of them
+            other = chance(&random) % i
+            lines[i * 8], lines[other * 8] = lines[other * 8], lines[i * 8]
+        began = thread_time()
+        with nogil:
+            for _ in range(steps):
+                place = lines[place * 8]
+        spent = thread_time() - began
+        if place >= count:
+            raise AssertionError("the chain has left its memory")
+        return spent
+    finally:
+        block_close(&block)

@@ -98,6 +98,7 @@ cdef struct Observer:
     bint     any_isn                # a SYN with another number begins anew, answered or not (observer_reuse = "isn")
     uint32_t void_info              # INFO_... bits that make a segment worthless
     ns_t     twin_ns                # an equal segment within this time is the same one, captured twice; 0: never
+    size_t   allowance              # timers that the call in progress may still look at
 
 cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcept nogil
 cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil

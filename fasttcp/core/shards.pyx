@@ -31,7 +31,7 @@ from fasttcp.core.address cimport parse_address, parse_number
 from fasttcp.core.crew cimport Crew, crew_hire, crew_ready, crew_run
 from fasttcp.core.layout cimport NO_ROW, Segment, ns_t
 from fasttcp.core.observer cimport Observer, Verdict, observe_some, observer_advance
-from fasttcp.core.prefetch cimport load64
+from fasttcp.core.prefetch cimport load64, prefetch_read
 from fasttcp.core.records cimport Records, records_new, records_take
 from fasttcp.core.store cimport store_behind
 from fasttcp.core.summary cimport Summary
@@ -55,7 +55,8 @@ cdef struct Work:           # one call of apply or advance, as all threads see i
     const Segment *segments
     size_t    n
     uint8_t  *which         # (n,)
-    Verdict  *verdicts
+    Verdict  *own[64]       # (n,) for each shard: what it says of its segments; nothing where the others' are
+    Verdict  *verdicts      # (n,): all of it
     ns_t      now_ns
     size_t    budget
 
@@ -84,20 +85,40 @@ cdef void sort_part(void *context, int part) noexcept nogil:
         w.which[i] = <uint8_t>shard_of(w.secret, w.shards, &w.segments[i])
 
 
+cdef inline size_t pick(const Work *w, int shard, size_t *at, uint32_t *mine) noexcept nogil:
+    """The numbers of the next segments of a shard, PIECE at most, with their memory on its way."""
+    cdef size_t count = 0, i = at[0], k
+    while i < w.n and count < PIECE:            # no branch on whose it is: it cannot be predicted
+        mine[count] = <uint32_t>i
+        count += w.which[i] == shard
+        i += 1
+    at[0] = i
+    for k in range(count):
+        prefetch_read(&w.segments[mine[k]])
+        prefetch_read(<const char *>&w.segments[mine[k]] + 64)
+    return count
+
+
 cdef void apply_shard(void *context, int shard) noexcept nogil:
     cdef Work *w = <Work *>context
     cdef uint32_t mine[PIECE + 1]
-    cdef size_t i = 0, k, count
-    while i < w.n:
-        count = 0
-        while i < w.n and count < PIECE:        # no branch on whose it is: it cannot be predicted
-            mine[count] = <uint32_t>i
-            count += w.which[i] == shard
-            i += 1
-        observe_some(w.observers[shard], w.segments, mine, count, w.verdicts)
-        for k in range(count):
-            if w.verdicts[mine[k]].row != NO_ROW:
-                w.verdicts[mine[k]].row = w.verdicts[mine[k]].row * w.shards + shard
+    cdef size_t at = 0, count
+    while at < w.n:
+        count = pick(w, shard, &at, mine)
+        observe_some(w.observers[shard], w.segments, mine, count, w.own[shard])
+
+
+cdef void merge_part(void *context, int part) noexcept nogil:
+    """Each shard has written to memory of its own: eight verdicts lie in one line, and two threads that write to one line
+    wait for each other at every one of them."""
+    cdef Work *w = <Work *>context
+    cdef size_t i
+    cdef int shard
+    for i in range(w.n * part // w.shards, w.n * (part + 1) // w.shards):
+        shard = w.which[i]
+        w.verdicts[i] = w.own[shard][i]
+        if w.verdicts[i].row != NO_ROW:
+            w.verdicts[i].row = w.verdicts[i].row * w.shards + shard
 
 
 cdef void advance_shard(void *context, int shard) noexcept nogil:
@@ -120,7 +141,8 @@ cdef class ShardedTable:
     cdef Work work
     cdef Crew crew
     cdef Turn turn
-    cdef size_t room                    # of work.which
+    cdef size_t room                    # of work.which and of each work.own
+    cdef Verdict *own                   # the memory of all work.own
     cdef readonly tuple tables          # the shards, ConnectionTable each
     cdef object __weakref__
 
@@ -153,6 +175,7 @@ cdef class ShardedTable:
 
     def __dealloc__(self):
         free(self.work.which)
+        free(self.own)
 
     def __repr__(self):
         if self.tables is None:
@@ -174,7 +197,6 @@ cdef class ShardedTable:
         cdef Py_buffer view
         cdef size_t n = table_segments(segments, &view)
         cdef Records out
-        cdef void *more
         try:
             if n > <uint32_t>-1:
                 raise SegmentError(f"a batch of {n} segments; a table in shards takes {<uint32_t>-1} at once")
@@ -182,17 +204,14 @@ cdef class ShardedTable:
             enter(self)
             try:
                 if self.room < n:
-                    more = realloc(self.work.which, n)
-                    if more == NULL:
-                        raise MemoryError(f"no memory to sort {n} segments")
-                    self.work.which = <uint8_t *>more
-                    self.room = n
+                    hold(self, n)
                 self.work.segments = <const Segment *>view.buf
                 self.work.n = n
                 self.work.verdicts = <Verdict *>out.data
                 with nogil:
                     crew_run(self.crew, sort_part, &self.work)
                     crew_run(self.crew, apply_shard, &self.work)
+                    crew_run(self.crew, merge_part, &self.work)
             finally:
                 leave(self)
             return out
@@ -374,6 +393,24 @@ cdef int opened(ShardedTable table) except -1:
         raise StateError("this table is not open")
     turn_wait(&table.turn)
     return table.work.shards
+
+
+cdef int hold(ShardedTable table, size_t n) except -1:
+    """Room for a batch of n segments: 1 byte and, for each shard, 8 bytes a segment."""
+    cdef void *which = realloc(table.work.which, n)
+    cdef int shard
+    if which == NULL:
+        raise MemoryError(f"no memory to sort {n} segments")
+    table.work.which = <uint8_t *>which
+    free(table.own)
+    table.room = 0
+    table.own = <Verdict *>malloc(n * table.work.shards * sizeof(Verdict))
+    if table.own == NULL:
+        raise MemoryError(f"no memory for the verdicts of {n} segments")
+    for shard in range(table.work.shards):
+        table.work.own[shard] = table.own + n * shard
+    table.room = n
+    return 0
 
 
 cdef int enter(ShardedTable table) except -1:

@@ -1,6 +1,8 @@
 # The table for `cimport`. The class is a shell around one Observer or one Endpoint; use the functions, which are
 # checked by their signatures when they are imported. They take no turn: the caller is alone in the table meanwhile.
 
+from libc.stdint cimport uint16_t, uint64_t
+
 from fasttcp.core.application cimport Application
 from fasttcp.core.layout cimport Segment, ns_t
 from fasttcp.core.observer cimport Verdict
@@ -11,6 +13,9 @@ from fasttcp.core.tcb cimport Endpoint
 cdef class ConnectionTable(Application):
     cdef EndLog ended
     cdef bint keep_ended
+    cdef tuple told                 # what `receive` answered last: (handle, Verdict)
+    cdef uint64_t told_handle       # 0: nothing yet
+    cdef uint16_t told_flags
     cdef readonly object profile    # the Profile it was made with
     cdef readonly str seat          # "endpoint" or "observer"
     cdef readonly str on_full       # "raise" or "evict"

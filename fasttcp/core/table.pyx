@@ -10,6 +10,7 @@ them under the same rule.
 from operator import index
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport INT64_MAX, INT64_MIN, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -30,6 +31,7 @@ from fasttcp.core.saving cimport (
     check_head, load_endpoint, load_engine, save_engine, save_output, saved_endpoint_head, saved_head,
 )
 from fasttcp.core.scans cimport live_summaries, steps_of
+from fasttcp.core.segments cimport SegmentBatch
 from fasttcp.core.seat cimport Engine
 from fasttcp.core.snapshot cimport SnapshotReader, snapshot_begin, snapshot_done, snapshot_end, snapshot_open
 from fasttcp.core.store cimport (
@@ -40,14 +42,13 @@ from fasttcp.core.summary cimport LIVE, EndLog, Summary, endlog_close, endlog_ob
 from fasttcp.core.tcb cimport Endpoint, EndpointCold, Outcome
 from fasttcp.core.trace cimport Step, trace_close, trace_open
 from fasttcp.core.turn cimport turn_give
-from fasttcp.core.verdicts cimport V_FULL
+from fasttcp.core.verdicts cimport V_FULL, V_VOID
 from fasttcp.core.wheel cimport TIMEOUT_TICKS
 
 import os
 
 from fasttcp.core.files import replacing
 from fasttcp.core.outcomes import read_outcome
-from fasttcp.core.segments import SegmentBatch
 from fasttcp.core.segments import Segment as SegmentTuple
 from fasttcp.core.silence import silence_ns
 from fasttcp.core.steps import read_steps
@@ -68,7 +69,7 @@ cdef bytes SUMMARY_LAYOUT = (
 cdef bytes OUTCOME_LAYOUT = (
     b"T{Q:handle:Q:events:I:row:I:delivered:H:sent:H:flags:B:before:B:after:B:origin:B:last:}"
 )
-cdef dict VERDICTS = {}             # int -> fasttcp.Verdict: making one costs a microsecond
+cdef list VERDICTS = [None] * (2 * V_VOID)      # fasttcp.Verdict by number: making one costs a microsecond
 
 
 cdef enum:
@@ -272,6 +273,55 @@ cdef void fire_due(Endpoint *e, ns_t now_ns, size_t budget) noexcept nogil:
         pass
 
 
+cdef inline const Segment *segment_at(object source) noexcept:
+    """The one segment in one of the two usual forms, without the cost of the buffer protocol; NULL for all others."""
+    cdef const char *at
+    if type(source) is bytes:
+        at = PyBytes_AS_STRING(source)
+        if PyBytes_GET_SIZE(source) == sizeof(Segment) and <size_t>at % 8 == 0:
+            return <const Segment *>at
+    elif type(source) is SegmentBatch and (<SegmentBatch>source).count == 1:
+        return <const Segment *>(<SegmentBatch>source).records
+    return NULL
+
+
+cdef inline tuple receive_one(ConnectionTable self, const Segment *segment):
+    """(handle or None, Verdict or Outcome). No Python code runs between `ready` and the end of what it does."""
+    cdef Verdict verdict
+    cdef uint64_t handle
+    if self.engine == NULL or self.turn.taken:
+        ready(self)
+    if self.observer == NULL:
+        return receive_endpoint(self, segment)
+    observe(self.observer, segment, &verdict)
+    if verdict.row == NO_ROW:
+        if verdict.flags & V_FULL:
+            raise TableFull(f"all {self.max_capacity} rows are in use")
+        return None, verdict_flags(verdict.flags)
+    handle = store_handle(&self.engine.table, verdict.row)
+    # A connection that says the same again, as in a bulk transfer, is told by the same tuple.
+    if handle != self.told_handle or verdict.flags != self.told_flags:
+        self.told = handle, verdict_flags(verdict.flags)
+        self.told_handle, self.told_flags = handle, verdict.flags
+    return self.told
+
+
+cdef inline object verdict_flags(Py_ssize_t flags):
+    found = VERDICTS[flags]
+    if found is None:
+        found = VERDICTS[flags] = VerdictFlags(flags)
+    return found
+
+
+cdef tuple receive_endpoint(ConnectionTable self, const Segment *segment):
+    cdef Outcome out
+    endpoint_receive(self.endpoint, segment, segment.time_ns, &out)
+    told = read_outcome(
+        out.handle, out.events, out.before, out.after, out.origin, out.last, out.delivered, out.sent, out.flags
+    )
+    return told.handle, told
+
+
 # ---- the class -------------------------------------------------------------------------------------------------------
 
 cdef class ConnectionTable(Application):
@@ -401,40 +451,22 @@ cdef class ConnectionTable(Application):
         is the time, and a SYN without a row is dropped as a host does. Raises SegmentError for anything else than a
         segment.
         """
+        cdef const Segment *record = segment_at(segment)
         cdef Py_buffer view
-        cdef Verdict verdict
-        cdef Outcome out
-        cdef uint64_t handle = 0
+        if record != NULL:
+            return receive_one(self, record)
         if isinstance(segment, SegmentTuple):
             batch = SegmentBatch(1)
             batch.append(**segment._asdict())
-            segment = batch
+            return receive_one(self, segment_at(batch))
         if table_segments(segment, &view) != 1:
             message = f"{view.len} bytes: one segment is a record of {sizeof(Segment)} bytes"
             PyBuffer_Release(&view)
             raise SegmentError(message)
         try:
-            ready(self)
-            if self.endpoint != NULL:
-                endpoint_receive(self.endpoint, <const Segment *>view.buf, (<const Segment *>view.buf).time_ns, &out)
-                told = read_outcome(
-                    out.handle, out.events, out.before, out.after, out.origin, out.last, out.delivered, out.sent,
-                    out.flags,
-                )
-                return told.handle, told
-            observe(self.observer, <const Segment *>view.buf, &verdict)
-            if verdict.row != NO_ROW:
-                handle = store_handle(&self.engine.table, verdict.row)
+            return receive_one(self, <const Segment *>view.buf)
         finally:
             PyBuffer_Release(&view)
-        flags = VERDICTS.get(verdict.flags)
-        if flags is None:
-            flags = VERDICTS[verdict.flags] = VerdictFlags(verdict.flags)
-        if verdict.row != NO_ROW:
-            return handle, flags
-        if verdict.flags & V_FULL:
-            raise TableFull(f"all {self.max_capacity} rows are in use")
-        return None, flags
 
     def find(self, src, sport, dst, dport):
         """The handle of the connection between two ends, None if there is none.

@@ -45,7 +45,7 @@ cdef inline uint32_t usual_at(uint32_t evidence, int s, uint32_t pair) noexcept 
 
 
 cdef inline bint usual_time(const Table *t, ns_t now_ns) noexcept nogil:
-    """The clock does not go back, no new tick begins, no timer waits."""
+    """Nothing but this segment is to be looked at: the clock does not go back, no new tick begins, no timer waits."""
     return (
         <uint64_t>now_ns - <uint64_t>t.now_ns < <uint64_t>t.tick_end_ns - <uint64_t>t.now_ns
         and t.wheel.cursor > t.now_tick
@@ -173,10 +173,8 @@ cdef inline bint usual_syn_ack(
 cdef inline bint usual_segment(
     Observer *o, const Usual *usual, const Key *key, const Segment *g, Verdict *out
 ) noexcept nogil:
-    """Whether it was usual, and has been applied. The record of steps must be off."""
+    """Whether it was usual, and has been applied. It must not be late, and the record of steps must be off."""
     cdef uint32_t kind = g.flags & (SYN | RST | ACK)
-    if not usual_time(&o.engine.table, g.time_ns):
-        return False
     if kind == ACK:
         return usual_ack(o, usual, key, g, out)
     return kind == SYN | ACK and not g.flags & FIN and usual_syn_ack(o, usual, key, g, out)

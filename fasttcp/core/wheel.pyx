@@ -81,6 +81,7 @@ cdef uint32_t wheel_new_chunk(Wheel *w, uint32_t slot) noexcept nogil:
     cdef Chunk *c
     if at:
         w.chunk_free = w.chunk[at].next
+        prefetch_write(&w.chunk[w.chunk_free])      # the next one to be taken: given back long ago, so far away
     else:
         at = w.chunk_high
         w.chunk_high += 1

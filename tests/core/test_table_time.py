@@ -140,12 +140,38 @@ def test_segment_for_a_connection_that_waits_for_the_wheel_begins_another():
     feed(table, *(opening(0, a)[0] for a in ends))
     table.advance(1000 * S, budget=1)
     assert len(table) > 9_000
-    # The first of these segments looks at 4,096 timers at the most; its own connection is behind them.
+    # The first of these segments looks at no more timers than its call may; its own connection may be behind them.
     verdicts = feed(table, *(opening(1000 * S, a)[0] for a in reversed(ends)))
     assert {v["flags"] for v in verdicts} == {Verdict.NEW | Verdict.CHANGED}
     assert table.advance(1000 * S) is True
     assert len(table) == 10_000
     assert (table.tallies()["connections"], table.tallies()["ended"]) == (20_000, 10_000)
+    table.check_invariants()
+
+
+def test_a_burst_of_timers_makes_no_call_long():
+    """20,000 time-outs in one tick: a call fires 256 and four for each of its segments; the rest waits, unseen."""
+    n = 20_000
+    ends = [(f"10.0.{i >> 8}.{i & 255}", 1000) for i in range(n)]
+    table = observer(n + 1000, keep_ended=True)
+    feed(table, *(opening(0, a)[0] for a in ends))
+    others = [("10.9.0.1", port) for port in range(1, 1000)]
+    sizes = []
+    for at, many in ((0, 100), (100, 1), (101, 500)):
+        before = len(table)
+        feed(table, *(opening(121 * S, a)[0] for a in others[at:at + many]))
+        sizes.append(before + many - len(table))
+    assert sizes == [256 + 4 * 100, 256 + 4, 256 + 4 * 500]
+    before = len(table)
+    table.receive(batch_of(opening(121 * S, others[601])[0]))
+    assert before + 1 - len(table) == 256
+    table.check_invariants()
+    assert [a for a in ends[::200] if table.find(*a, *B) is not None] == []
+    for _ in range(-(-(len(table) - 602) // (256 + 4))):
+        assert len(table) > 602
+        feed(table, opening(121 * S, others[601])[0])
+    assert len(table) == 602
+    assert {record["ended_ns"] for record in table.take_ended()} == {120 * S}
     table.check_invariants()
 
 
