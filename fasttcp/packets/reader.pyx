@@ -36,7 +36,7 @@ __all__ = ["CaptureReader"]
 
 cdef enum:
     WINDOW = 16 << 20           # bytes of a mapped file between two looks at whether it is still that long
-    PREFETCH = 4096             # bytes
+    PREFETCH = 2048             # bytes
     BUFFER = 1 << 20            # bytes of a stream held at once; in the second-level cache of most machines
 
 _MAGICS = (b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\xcd\x34",
