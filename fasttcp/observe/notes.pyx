@@ -26,7 +26,7 @@ from fasttcp.observe.page cimport (
 )
 from fasttcp.observe.states cimport DO_CLOSE, DO_TELL, at_end, close_side, next_state, turn_round
 from fasttcp.observe.stream cimport stream_ack, stream_data
-from fasttcp.observe.usual cimport usual_ack, usual_fin, usual_syn, usual_syn_ack
+from fasttcp.observe.usual cimport usual_ack, usual_fin, usual_last_ack, usual_syn, usual_syn_ack
 
 cdef enum:
     UNUSUAL = V_PARTIAL | V_VOID | V_LATE | V_SUSPECT | V_ILLEGAL
@@ -178,6 +178,12 @@ cdef inline bint cut(const Journal *j, const Segment *g) noexcept nogil:
     return j.zeek and g.info & INFO_CUT != 0
 
 
+cdef inline bint acknowledged(Journal *j, const Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
+    if g.payload != 0:
+        return usual_ack(j, o, row, s, g, True)
+    return usual_ack(j, o, row, s, g, False) or usual_last_ack(j, o, row, s, g)
+
+
 cdef ns_t journal_seen(
     void *context, Observer *o, row_t row, int s, const Segment *g, uint16_t verdict
 ) noexcept nogil:
@@ -195,7 +201,7 @@ cdef ns_t journal_seen(
     elif g.flags & FIN:
         usual = g.flags & ACK and usual_fin(j, o, row, s, g, &answer)
     else:
-        usual = g.flags & ACK and usual_ack(j, o, row, s, g)
+        usual = g.flags & ACK and acknowledged(j, o, row, s, g)
     if not usual:
         return seen_whole(j, o, row, s, g, verdict)
     if completes_handshake(j, o, row, s, verdict):

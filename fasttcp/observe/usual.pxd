@@ -30,14 +30,19 @@ cdef inline uint32_t sent_by_originator(const Observer *o, row_t row, int s) noe
     return <uint32_t>((o.engine.table.rows[row].flags & ROW_SIDE_1_OPENED) != 0) ^ <uint32_t>s ^ 1
 
 
-# The sequence number of a side after which it has nothing more: with its FIN seen, or its state closed.
-cdef inline uint32_t at_its_end(const Sender *side, uint8_t state, uint16_t marks) noexcept nogil:
-    return <uint32_t>((marks & M_EOF) == 0) & (<uint32_t>((marks & M_ENDS) != 0) | <uint32_t>(state >= Z_CLOSED))
+# A side of which nothing more is to come: its FIN was seen, or its state is closed.
+cdef inline uint32_t at_its_end(const Sender *side) noexcept nogil:
+    return (
+        <uint32_t>((side.marks & M_EOF) == 0)
+        & (<uint32_t>((side.marks & M_ENDS) != 0) | <uint32_t>(side.state >= Z_CLOSED))
+    )
 
 
 # stream_pending without SPECIAL marks: are data of this side still to come, or data of its peer to be acknowledged?
-cdef inline uint32_t awaits(int64_t ahead, uint8_t state, uint32_t peer_held) noexcept nogil:
-    return <uint32_t>(ahead > 1) | (<uint32_t>(ahead >= 0) & <uint32_t>(state != Z_RESET) & peer_held)
+cdef inline uint32_t awaits(int64_t ahead, uint8_t state, uint32_t peer_reach, uint32_t peer_trim) noexcept nogil:
+    return <uint32_t>(ahead > 1) | (
+        <uint32_t>(ahead >= 0) & <uint32_t>(state != Z_RESET) & <uint32_t>(<int32_t>(peer_reach - peer_trim) > 0)
+    )
 
 
 cdef inline int64_t ahead_of(uint32_t last, uint32_t start, uint64_t reach) noexcept nogil:
@@ -51,22 +56,25 @@ cdef struct Acked:
     uint32_t trim
 
 
-cdef inline Acked acknowledge(const Page *p, int s, const Segment *g) noexcept nogil:
+cdef inline Acked acknowledge(const Page *p, int s, const Segment *g, bint ending) noexcept nogil:
+    """ending: a constant of the caller; without it no FIN of the receiver was seen."""
     cdef const Sender *peer = &p.side[s ^ 1]
-    cdef uint64_t fin = p.fin[s ^ 1] - 1
     cdef uint32_t acked = g.ack - peer.start
-    cdef uint32_t odd = <uint32_t>(<int32_t>acked < 0) | <uint32_t>(peer.reach > 0x7FFFFFFF)
-    cdef uint32_t ends = <uint32_t>((peer.marks & M_ENDS) != 0) & <uint32_t>(acked > fin)
-    cdef uint32_t moves = <uint32_t>(g.ack != peer.acked)
+    cdef uint64_t fin
+    cdef uint32_t beyond
     cdef Acked a
-    odd |= ends & <uint32_t>(fin > 0x7FFFFFFF)
-    acked = <uint32_t>fin if ends else acked
+    a.odd = (
+        <uint32_t>(peer.reach > 0x7FFFFFFF) | <uint32_t>(g.ack < peer.acked)
+        | <uint32_t>(<int32_t>(g.ack - peer.acked) < 0)
+    )
+    if ending:
+        fin = p.fin[s ^ 1] - 1
+        beyond = <uint32_t>((peer.marks & M_ENDS) != 0) & <uint32_t>(acked > fin)
+        a.odd |= (beyond & <uint32_t>(fin > 0x7FFFFFFF)) | <uint32_t>(<int32_t>acked < 0)
+        acked = <uint32_t>fin if beyond else acked
+    a.odd |= <uint32_t>(acked > peer.reach)
     a.news = <uint32_t>(<int32_t>(acked - peer.trim) > 0)
     a.trim = acked if a.news else peer.trim
-    a.odd = (
-        odd | <uint32_t>(g.ack < peer.acked) | <uint32_t>(<int32_t>(g.ack - peer.acked) < 0)
-        | (moves & <uint32_t>(acked > peer.reach)) | (a.news & ~moves)
-    )
     return a
 
 
@@ -75,7 +83,7 @@ cdef inline uint32_t out_of_order(const Journal *j, const Sender *me, const Segm
     cdef uint32_t number = g.seq - me.start
     cdef uint32_t end = number + g.payload
     return (
-        (g.seq ^ me.last) | <uint32_t>(last < me.last) | <uint32_t>(me.reach != number)
+        (g.seq ^ me.last) | <uint32_t>(last < me.last) | <uint32_t>(me.reach != number) | <uint32_t>(number > 0x7FFFFFFF)
         | <uint32_t>(<int32_t>(number - me.trim) < 0)
         | (<uint32_t>(me.acked - me.start <= 1) & <uint32_t>(end > j.max_initial_window))
         | <uint32_t>(end - me.trim > j.max_unacknowledged)
@@ -86,52 +94,70 @@ cdef inline uint32_t out_of_order(const Journal *j, const Sender *me, const Segm
 cdef inline void put_letter(Page *p, uint32_t fresh, uint32_t letter) noexcept nogil:
     """A letter if it is fresh; the caller knows that there is room for it."""
     cdef uint32_t at = p.letters if p.letters < SHORT_HISTORY else SHORT_HISTORY - 1
-    p.history[at] = <char>letter if fresh else p.history[at]
+    cdef uint32_t former = p.history[at]
+    p.history[at] = <char>(former ^ ((former ^ letter) & (0 - fresh)))
     p.letters += <uint8_t>fresh
 
 
-cdef inline bint usual_ack(Journal *j, const Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
-    """An ACK, with data or without."""
+cdef inline bint usual_ack(
+    Journal *j, const Observer *o, row_t row, int s, const Segment *g, bint data
+) noexcept nogil:
+    """An ACK while both talk. data: a constant of the caller, whether it carries any."""
     cdef Page *p = &j.pages[row]
     cdef Sender *me = &p.side[s]
     cdef Sender *peer = &p.side[s ^ 1]
-    cdef uint32_t data = <uint32_t>(g.payload != 0)
     cdef uint32_t mark = M_DATA if data else M_ACK
     cdef uint32_t fresh = <uint32_t>((me.marks & mark) == 0)
-    cdef uint32_t letter = (<uint32_t>c"D" if data else <uint32_t>c"A") | (sent_by_originator(o, row, s) ^ 1) << 5
     cdef uint32_t last = me.last + g.payload
     cdef uint32_t ip_bytes = me.ip_bytes + g.ip_bytes
-    cdef uint32_t my_end = at_its_end(me, me.state, me.marks)
-    cdef uint32_t peer_end = at_its_end(peer, peer.state, peer.marks)
-    cdef Acked a = acknowledge(p, s, g)
+    cdef Acked a = acknowledge(p, s, g, False)
     cdef uint32_t odd = (
-        a.odd | (data & <uint32_t>(out_of_order(j, me, g, last) != 0))
-        | (<uint32_t>(g.payload == 0) & <uint32_t>(<int32_t>(g.seq - me.last) > 0))
-        | ((me.marks | peer.marks) & SPECIAL) | <uint32_t>((me.marks & M_SPOKEN) == 0)
-        | (p.flags & (P_OLD_TIME | P_DEFERRED))
-        | <uint32_t>(p.letters < 2) | (fresh & <uint32_t>(p.letters >= SHORT_HISTORY))
-        | <uint32_t>(<int32_t>(g.seq - me.start) < 0) | <uint32_t>(me.reach > 0x7FFFFFFF)
-        | <uint32_t>(me.state == Z_INACTIVE) | <uint32_t>(peer.state == Z_INACTIVE)
-        | (data & (my_end | peer_end | <uint32_t>(me.state == Z_RESET)))
-        | <uint32_t>(ip_bytes < g.ip_bytes)
+        a.odd | (out_of_order(j, me, g, last) if data else <uint32_t>(<int32_t>(g.seq - me.last) > 0))
+        | ((me.marks ^ M_SPOKEN) & (M_SPOKEN | M_ENDS | SPECIAL)) | (peer.marks & (M_ENDS | SPECIAL))
+        | (me.state ^ Z_ESTABLISHED) | (peer.state ^ Z_ESTABLISHED) | (p.flags & (P_OLD_TIME | P_DEFERRED))
+        | <uint32_t>(p.letters < 2) | (fresh & <uint32_t>(p.letters >= SHORT_HISTORY)) | <uint32_t>(ip_bytes < g.ip_bytes)
     )
     if odd:
         return False
-    # Without data in it, the ACK may be what the end of one side has waited for.
-    peer_end &= a.news & (awaits(
-        ahead_of(peer.last, peer.start, peer.reach), peer.state, <uint32_t>(<int32_t>(<uint32_t>me.reach - me.trim) > 0)
-    ) ^ 1)
-    my_end &= awaits(
-        ahead_of(me.last, me.start, me.reach), me.state, <uint32_t>(<int32_t>(<uint32_t>peer.reach - a.trim) > 0)
-    ) ^ 1
-    put_letter(p, fresh, letter)
+    put_letter(p, fresh, (<uint32_t>c"D" if data else <uint32_t>c"A") | (sent_by_originator(o, row, s) ^ 1) << 5)
+    me.marks |= <uint16_t>mark
+    me.ip_bytes = ip_bytes
     peer.acked = g.ack
     peer.trim = a.trim
-    peer.marks |= <uint16_t>(peer_end * M_EOF)
-    me.marks |= <uint16_t>(mark | my_end * M_EOF)
-    me.last = last
-    me.reach += g.payload
+    if data:
+        me.last = last
+        me.reach += g.payload
+    return True
+
+
+cdef inline bint usual_last_ack(Journal *j, const Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
+    """An ACK without data at any time: it may be what the end of a side has waited for."""
+    cdef Page *p = &j.pages[row]
+    cdef Sender *me = &p.side[s]
+    cdef Sender *peer = &p.side[s ^ 1]
+    cdef uint32_t fresh = <uint32_t>((me.marks & M_ACK) == 0)
+    cdef uint32_t ip_bytes = me.ip_bytes + g.ip_bytes
+    cdef uint32_t my_end = at_its_end(me)
+    cdef uint32_t peer_end = at_its_end(peer)
+    cdef Acked a = acknowledge(p, s, g, True)
+    cdef uint32_t odd = (
+        a.odd | <uint32_t>(<int32_t>(g.seq - me.last) > 0)
+        | ((me.marks ^ M_SPOKEN) & (M_SPOKEN | SPECIAL)) | (peer.marks & SPECIAL)
+        | <uint32_t>(me.state == Z_INACTIVE) | <uint32_t>(peer.state == Z_INACTIVE)
+        | (p.flags & (P_OLD_TIME | P_DEFERRED))
+        | <uint32_t>(p.letters < 2) | (fresh & <uint32_t>(p.letters >= SHORT_HISTORY)) | <uint32_t>(ip_bytes < g.ip_bytes)
+    )
+    if odd:
+        return False
+    peer_end &= a.news & (
+        awaits(ahead_of(peer.last, peer.start, peer.reach), peer.state, <uint32_t>me.reach, me.trim) ^ 1)
+    my_end &= awaits(ahead_of(me.last, me.start, me.reach), me.state, <uint32_t>peer.reach, a.trim) ^ 1
+    put_letter(p, fresh, <uint32_t>c"A" | (sent_by_originator(o, row, s) ^ 1) << 5)
+    me.marks |= <uint16_t>(M_ACK | my_end * M_EOF)
     me.ip_bytes = ip_bytes
+    peer.marks |= <uint16_t>(peer_end * M_EOF)
+    peer.acked = g.ack
+    peer.trim = a.trim
     return True
 
 
@@ -144,16 +170,16 @@ cdef inline bint usual_fin(
     cdef Sender *peer = &p.side[s ^ 1]
     cdef uint32_t last = me.last + g.payload + 1
     cdef uint32_t ip_bytes = me.ip_bytes + g.ip_bytes
-    cdef uint32_t peer_end = at_its_end(peer, peer.state, peer.marks)
+    cdef uint32_t peer_end = at_its_end(peer)
     cdef uint32_t second = <uint32_t>((peer.marks & M_CLOSED) != 0)
     cdef uint64_t reach = me.reach + g.payload
-    cdef Acked a = acknowledge(p, s, g)
+    cdef Acked a = acknowledge(p, s, g, True)
     cdef uint32_t odd = (
         a.odd | out_of_order(j, me, g, last)
         | ((me.marks | peer.marks) & SPECIAL) | (me.marks & (M_ENDS | M_FIN | M_EOF | M_CLOSED))
         | <uint32_t>((me.marks & M_SPOKEN) == 0) | (p.flags & (P_OLD_TIME | P_DEFERRED | P_FIN_LETTER | P_TOLD | P_DELETE))
         | <uint32_t>(p.letters < 2) | <uint32_t>(p.letters >= SHORT_HISTORY)
-        | <uint32_t>(<int32_t>(g.seq - me.start) < 0) | <uint32_t>(reach > 0x7FFFFFFF)
+        | <uint32_t>(reach > 0x7FFFFFFF)
         | <uint32_t>(<uint32_t>me.state - Z_PARTIAL > Z_ESTABLISHED - Z_PARTIAL)
         | <uint32_t>(<uint32_t>peer.state - Z_PARTIAL > Z_CLOSED - Z_PARTIAL)
         | <uint32_t>(ip_bytes < g.ip_bytes)
@@ -161,9 +187,8 @@ cdef inline bint usual_fin(
     cdef ns_t now, end_ns
     if odd:
         return False
-    peer_end &= a.news & (awaits(
-        ahead_of(peer.last, peer.start, peer.reach), peer.state, <uint32_t>(<int32_t>(<uint32_t>me.reach - me.trim) > 0)
-    ) ^ 1)
+    peer_end &= a.news & (
+        awaits(ahead_of(peer.last, peer.start, peer.reach), peer.state, <uint32_t>me.reach, me.trim) ^ 1)
     put_letter(p, 1, <uint32_t>c"F" | (sent_by_originator(o, row, s) ^ 1) << 5)
     peer.acked = g.ack
     peer.trim = a.trim
@@ -175,7 +200,7 @@ cdef inline bint usual_fin(
     me.state = Z_CLOSED
     p.fin[s] = <uint32_t>(last - me.start)
     answer[0] = KEEP_TIMER
-    if awaits(ahead_of(last, me.start, reach), Z_CLOSED, <uint32_t>(<int32_t>(<uint32_t>peer.reach - a.trim) > 0)):
+    if awaits(ahead_of(last, me.start, reach), Z_CLOSED, <uint32_t>peer.reach, a.trim):
         me.marks |= M_FIN | M_ENDS
         p.flags |= P_DEFERRED | P_TOLD
         return True
