@@ -19,8 +19,8 @@ from fasttcp.core.observer cimport (
 from fasttcp.core.store cimport store_cold
 from fasttcp.observe.lapse cimport check_matters, next_look
 from fasttcp.observe.page cimport (
-    M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_FIN, M_FIN_RST, M_GIVEN_UP, M_LAST_WRAPPED, M_MULTI, M_RANGES,
-    M_RST, M_SPOKEN, M_SYN, P_CHECKED, P_DEFERRED, P_DELETE, P_FIN_LETTER, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL,
+    M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_FIN, M_FIN_RST, M_LAST_WRAPPED, M_MULTI,
+    M_RST, M_SPOKEN, M_SYN, P_CHECKED, P_DELETE, P_FIN_LETTER, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL,
     Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET, Journal, Margin, Page, Sender, ack_wraps, add_counted,
     add_letter, is_originator, journal_grow, last_wraps, margin_of, relative,
 )
@@ -334,7 +334,9 @@ cdef inline void note(
         close_side(j, o, row, s, (answer & DO_TELL) != 0)
 
 
-cdef inline bint completes_handshake(const Journal *j, const Observer *o, row_t row, int s, uint16_t verdict) noexcept nogil:
+cdef inline bint completes_handshake(
+    const Journal *j, const Observer *o, row_t row, int s, uint16_t verdict
+) noexcept nogil:
     """After this segment of the originator both are ESTABLISHED, and were not before."""
     cdef const Row *line = &o.engine.table.rows[row]
     return (

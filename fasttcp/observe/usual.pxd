@@ -1,11 +1,11 @@
 # The usual segment: what it adds to a page, found and written without a branch that depends on which one it is.
 #
-# A SYN that opens, its SYN+ACK, an ACK with data or without by which nothing is missed or repeated, and the FIN that ends
-# a side in order: of most captures nine segments in ten. What is next on the wire cannot be predicted, and a wrong guess
-# costs as much as all the rest. So every function here asks all its questions, adds the answers up in `odd`, and has one
-# branch on that. False, and nothing was changed: the segment is not usual, and notes.pyx takes it step by step. Nothing
-# is decided here that is not decided there; random exchanges against the model of the tests hold both to the same
-# answers.
+# A SYN that opens, its SYN+ACK, an ACK with data or without by which nothing is missed or repeated, and the FIN that
+# ends a side in order: of most captures nine segments in ten. What is next on the wire cannot be predicted, and a wrong
+# guess costs as much as fifty instructions. So every function here asks all its questions, adds the answers up in `odd`,
+# and has one branch on that. False, and nothing was changed: the segment is not usual, and notes.pyx takes it step by
+# step. Nothing is decided here that is not decided there; random exchanges against the model of the tests hold both to
+# the same answers.
 #
 # The caller has made sure of: an ordinary verdict (no V_VOID, V_LATE, V_SUSPECT, V_ILLEGAL), a window above 0, a page.
 
@@ -83,7 +83,8 @@ cdef inline uint32_t out_of_order(const Journal *j, const Sender *me, const Segm
     cdef uint32_t number = g.seq - me.start
     cdef uint32_t end = number + g.payload
     return (
-        (g.seq ^ me.last) | <uint32_t>(last < me.last) | <uint32_t>(me.reach != number) | <uint32_t>(number > 0x7FFFFFFF)
+        (g.seq ^ me.last) | <uint32_t>(last < me.last) | <uint32_t>(me.reach != number)
+        | <uint32_t>(number > 0x7FFFFFFF)
         | <uint32_t>(<int32_t>(number - me.trim) < 0)
         | (<uint32_t>(me.acked - me.start <= 1) & <uint32_t>(end > j.max_initial_window))
         | <uint32_t>(end - me.trim > j.max_unacknowledged)
@@ -115,7 +116,8 @@ cdef inline bint usual_ack(
         a.odd | (out_of_order(j, me, g, last) if data else <uint32_t>(<int32_t>(g.seq - me.last) > 0))
         | ((me.marks ^ M_SPOKEN) & (M_SPOKEN | M_ENDS | SPECIAL)) | (peer.marks & (M_ENDS | SPECIAL))
         | (me.state ^ Z_ESTABLISHED) | (peer.state ^ Z_ESTABLISHED) | (p.flags & (P_OLD_TIME | P_DEFERRED))
-        | <uint32_t>(p.letters < 2) | (fresh & <uint32_t>(p.letters >= SHORT_HISTORY)) | <uint32_t>(ip_bytes < g.ip_bytes)
+        | <uint32_t>(p.letters < 2) | (fresh & <uint32_t>(p.letters >= SHORT_HISTORY))
+        | <uint32_t>(ip_bytes < g.ip_bytes)
     )
     if odd:
         return False
@@ -145,7 +147,8 @@ cdef inline bint usual_last_ack(Journal *j, const Observer *o, row_t row, int s,
         | ((me.marks ^ M_SPOKEN) & (M_SPOKEN | SPECIAL)) | (peer.marks & SPECIAL)
         | <uint32_t>(me.state == Z_INACTIVE) | <uint32_t>(peer.state == Z_INACTIVE)
         | (p.flags & (P_OLD_TIME | P_DEFERRED))
-        | <uint32_t>(p.letters < 2) | (fresh & <uint32_t>(p.letters >= SHORT_HISTORY)) | <uint32_t>(ip_bytes < g.ip_bytes)
+        | <uint32_t>(p.letters < 2) | (fresh & <uint32_t>(p.letters >= SHORT_HISTORY))
+        | <uint32_t>(ip_bytes < g.ip_bytes)
     )
     if odd:
         return False
@@ -177,7 +180,8 @@ cdef inline bint usual_fin(
     cdef uint32_t odd = (
         a.odd | out_of_order(j, me, g, last)
         | ((me.marks | peer.marks) & SPECIAL) | (me.marks & (M_ENDS | M_FIN | M_EOF | M_CLOSED))
-        | <uint32_t>((me.marks & M_SPOKEN) == 0) | (p.flags & (P_OLD_TIME | P_DEFERRED | P_FIN_LETTER | P_TOLD | P_DELETE))
+        | <uint32_t>((me.marks & M_SPOKEN) == 0)
+        | (p.flags & (P_OLD_TIME | P_DEFERRED | P_FIN_LETTER | P_TOLD | P_DELETE))
         | <uint32_t>(p.letters < 2) | <uint32_t>(p.letters >= SHORT_HISTORY)
         | <uint32_t>(reach > 0x7FFFFFFF)
         | <uint32_t>(<uint32_t>me.state - Z_PARTIAL > Z_ESTABLISHED - Z_PARTIAL)

@@ -44,8 +44,8 @@ static inline uint64_t sum_ahead_portable(const uint8_t *p, uint32_t n)
 }
 
 #if defined(FASTTCP_SUM_SSE2)
-/* The only instruction that adds words across multiplies them as signed ones. So each is taken less 0x8000, and what that
-   makes is added in the end. */
+/* The only instruction that adds words across multiplies them as signed ones. So each is taken less 0x8000, and what
+   that makes is added in the end. */
 static inline __m128i sum_pairs(__m128i words)
 {
     return _mm_madd_epi16(_mm_xor_si128(words, _mm_set1_epi16(-0x8000)), _mm_set1_epi16(1));
