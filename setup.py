@@ -69,7 +69,7 @@ setup(
             path.removesuffix(".pyx").replace("/", "."),
             [path],
             depends=sources("*.h"),
-            include_dirs=["fasttcp/core", "fasttcp/load"],
+            include_dirs=["fasttcp/core", "fasttcp/load", "fasttcp/packets"],
             define_macros=MACROS,
             extra_compile_args=COMPILE,
         )

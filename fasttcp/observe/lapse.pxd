@@ -1,8 +1,12 @@
 # When a connection is over for Zeek; see lapse.pyx.
 
-from fasttcp.core.layout cimport Segment, ns_t, row_t
+from libc.stdint cimport INT64_MAX, uint32_t
+
+from fasttcp.core.layout cimport ROW_SIDE_1_OPENED, Row, Segment, ns_t, row_t
 from fasttcp.core.observer cimport Observer
-from fasttcp.observe.page cimport M_CLOSED, P_INACTIVE, Z_INACTIVE, Z_RESET, Journal, Page
+from fasttcp.observe.page cimport (
+    M_CLOSED, P_INACTIVE, P_PAST_HANDSHAKE, P_PORT_IDLE, Z_INACTIVE, Z_RESET, Journal, Page,
+)
 
 
 cdef inline bint check_matters(const Page *p) noexcept nogil:
@@ -13,6 +17,24 @@ cdef inline bint check_matters(const Page *p) noexcept nogil:
     if (p.side[0].marks | p.side[1].marks) & M_CLOSED:
         return silent or p.side[0].state == Z_RESET or p.side[1].state == Z_RESET
     return p.side[0].state == Z_INACTIVE and p.side[1].state == Z_INACTIVE
+
+
+cdef inline ns_t after(ns_t start, ns_t wait) noexcept nogil:
+    return start + wait if wait < INT64_MAX - start else INT64_MAX
+
+
+cdef inline ns_t idle_limit(const Journal *j, const Observer *o, row_t row) noexcept nogil:
+    cdef const Page *p = &j.pages[row]
+    cdef const Row *line = &o.engine.table.rows[row]
+    cdef uint32_t i, port
+    if not p.flags & P_PAST_HANDSHAKE:
+        return j.handshake_idle_ns
+    if p.flags & P_PORT_IDLE:
+        port = line.port[0 if line.flags & ROW_SIDE_1_OPENED else 1]
+        for i in range(j.n_port_idle):
+            if j.port_idle[i].port == port:
+                return j.port_idle[i].idle_ns
+    return j.idle_ns
 
 
 cdef ns_t next_look(Journal *j, Observer *o, row_t row, ns_t now) noexcept nogil

@@ -8,37 +8,17 @@ nothing is not visited, and the next check is computed when it begins to matter.
 What must not stand here: what a segment adds to a page.
 """
 
-from libc.stdint cimport INT64_MAX, uint32_t
-
-from fasttcp.core.layout cimport ACK, INFO_BAD_HEADER, ROW_SIDE_1_OPENED, Row, Segment, ns_t, row_t
+from fasttcp.core.layout cimport ACK, INFO_BAD_HEADER, Segment, ns_t, row_t
 from fasttcp.core.observer cimport Observer
 from fasttcp.core.store cimport store_cold
 from fasttcp.observe.page cimport (
-    M_CLOSED, P_ATTEMPT, P_CHECKED, P_DELETE, P_INACTIVE, P_PAST_HANDSHAKE, P_PORT_IDLE, Z_INACTIVE,
-    Z_SYN_ACK_SENT, Z_SYN_SENT, Journal, Margin, Page, is_originator, last_time, margin_of,
+    M_CLOSED, P_ATTEMPT, P_CHECKED, P_DELETE, P_INACTIVE, Z_INACTIVE, Z_SYN_ACK_SENT, Z_SYN_SENT, Journal, Margin, Page,
+    is_originator, last_time, margin_of,
 )
 
 
 cdef inline ns_t began(Observer *o, row_t row) noexcept nogil:
     return store_cold(&o.engine.table, row).first_ns
-
-
-cdef inline ns_t after(ns_t start, ns_t wait) noexcept nogil:
-    return start + wait if wait < INT64_MAX - start else INT64_MAX
-
-
-cdef inline ns_t idle_limit(const Journal *j, const Observer *o, row_t row) noexcept nogil:
-    cdef const Page *p = &j.pages[row]
-    cdef const Row *line = &o.engine.table.rows[row]
-    cdef uint32_t i, port
-    if not p.flags & P_PAST_HANDSHAKE:
-        return j.handshake_idle_ns
-    if p.flags & P_PORT_IDLE:
-        port = line.port[0 if line.flags & ROW_SIDE_1_OPENED else 1]
-        for i in range(j.n_port_idle):
-            if j.port_idle[i].port == port:
-                return j.port_idle[i].idle_ns
-    return j.idle_ns
 
 
 cdef ns_t following_check(const Journal *j, ns_t first, ns_t now) noexcept nogil:

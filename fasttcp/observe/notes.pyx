@@ -14,22 +14,22 @@ from fasttcp.core.layout cimport (
 )
 from fasttcp.core.names cimport S_ESTABLISHED
 from fasttcp.core.observer cimport (
-    KEEP_TIMER, V_CHANGED, V_ILLEGAL, V_LATE, V_NEW, V_SUSPECT, V_VOID, Observer, observer_set_originator,
+    KEEP_TIMER, V_CHANGED, V_ILLEGAL, V_LATE, V_NEW, V_PARTIAL, V_SUSPECT, V_VOID, Observer, observer_set_originator,
 )
 from fasttcp.core.store cimport store_cold
 from fasttcp.observe.lapse cimport check_matters, next_look
 from fasttcp.observe.page cimport (
-    M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_FIN, M_FIN_RST, M_GIVEN_UP, M_LAST_WRAPPED, M_MULTI, M_RANGES,
-    M_RST, M_SPOKEN, M_SYN, P_CHECKED, P_DEFERRED, P_DELETE, P_FIN_LETTER, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL,
+    M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_FIN, M_FIN_RST, M_LAST_WRAPPED, M_MULTI,
+    M_RST, M_SPOKEN, M_SYN, P_CHECKED, P_DELETE, P_FIN_LETTER, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL,
     Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET, Journal, Margin, Page, Sender, ack_wraps, add_counted,
     add_letter, is_originator, journal_grow, last_wraps, margin_of, relative,
 )
 from fasttcp.observe.states cimport DO_CLOSE, DO_TELL, at_end, close_side, next_state, turn_round
-from fasttcp.observe.stream cimport may_be_at_end, stream_ack, stream_data
+from fasttcp.observe.stream cimport stream_ack, stream_data
+from fasttcp.observe.usual cimport usual_ack, usual_fin, usual_last_ack, usual_syn, usual_syn_ack
 
 cdef enum:
-    UNUSUAL = V_NEW | V_VOID | V_LATE | V_SUSPECT | V_ILLEGAL
-    SPECIAL = M_GIVEN_UP | M_RANGES | M_LAST_WRAPPED | M_ACK_WRAPPED
+    UNUSUAL = V_PARTIAL | V_VOID | V_LATE | V_SUSPECT | V_ILLEGAL
     FAR = 1 << 20               # a SYN or RST this far from the highest number says nothing about it
 
 
@@ -178,61 +178,10 @@ cdef inline bint cut(const Journal *j, const Segment *g) noexcept nogil:
     return j.zeek and g.info & INFO_CUT != 0
 
 
-cdef inline bint talks(const Sender *side) noexcept nogil:
-    return side.state == Z_ESTABLISHED or side.state == Z_PARTIAL
-
-
-cdef inline bint plain(Journal *j, const Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
-    """An ACK, with data or without, by which nothing is missed, closed or repeated: all that `note` would do with it.
-
-    False, and nothing is done: it is no such one. Random exchanges against the model hold both ways to the same
-    answers.
-    """
-    cdef Page *p = &j.pages[row]
-    cdef Sender *me = &p.side[s]
-    cdef Sender *peer = &p.side[1 - s]
-    cdef uint32_t number = g.seq - me.start
-    cdef uint32_t acked = g.ack - peer.start
-    cdef uint32_t last = me.last + g.payload
-    if not me.marks & M_SPOKEN or p.flags & (P_OLD_TIME | P_DEFERRED) or p.letters < 2:
-        return False
-    if <int32_t>(number | acked) < 0 or peer.reach > 0x7FFFFFFF:      # too far from the start for 32 bits
-        return False
-    if (me.marks | peer.marks) & (SPECIAL | M_ENDS) or not (talks(me) and talks(peer)):
-        if (me.marks | peer.marks) & SPECIAL or me.state == Z_INACTIVE or peer.state == Z_INACTIVE:
-            return False
-        if may_be_at_end(me) or may_be_at_end(peer) or (g.payload != 0 and me.state == Z_RESET):
-            return False
-    if g.payload == 0:
-        if <int32_t>(g.seq - me.last) > 0:
-            return False
-    elif (
-        g.seq != me.last or last < me.last or me.reach != number or <int32_t>(number - me.trim) < 0
-        or (me.acked - me.start <= 1 and number + g.payload > j.max_initial_window)
-        or number + g.payload - me.trim > j.max_unacknowledged or cut(j, g)
-    ):
-        return False
-    if peer.marks & M_ENDS and acked >= p.fin[1 - s]:
-        if p.fin[1 - s] - 1 > 0x7FFFFFFF:
-            return False
-        acked = <uint32_t>(p.fin[1 - s] - 1)
-    if g.ack != peer.acked:
-        if g.ack < peer.acked or <int32_t>(g.ack - peer.acked) < 0 or acked > peer.reach:
-            return False
-        peer.acked = g.ack
-        if <int32_t>(acked - peer.trim) > 0:
-            peer.trim = acked
-    elif <int32_t>(acked - peer.trim) > 0:
-        return False
+cdef inline bint acknowledged(Journal *j, const Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
     if g.payload != 0:
-        if not me.marks & M_DATA:
-            once(j, row, me, M_DATA, cased(c"D", is_originator(o, row, s)))
-    elif not me.marks & M_ACK:
-        once(j, row, me, M_ACK, cased(c"A", is_originator(o, row, s)))
-    me.last = last
-    me.reach += g.payload
-    add_ip_bytes(j, row, s, g.ip_bytes)
-    return True
+        return usual_ack(j, o, row, s, g, True)
+    return usual_ack(j, o, row, s, g, False) or usual_last_ack(j, o, row, s, g)
 
 
 cdef ns_t journal_seen(
@@ -240,12 +189,24 @@ cdef ns_t journal_seen(
 ) noexcept nogil:
     """A Watch.seen: write one segment into the page of its row."""
     cdef Journal *j = <Journal *>context
+    cdef ns_t answer = KEEP_TIMER
+    cdef bint usual
     if (
-        verdict == 0 and g.flags & (SYN | FIN | RST | ACK) == ACK and g.window != 0 and row < j.capacity
-        and plain(j, o, row, s, g)
+        (verdict & UNUSUAL) | (g.flags & RST) | <uint32_t>(g.window == 0) | <uint32_t>(row >= j.capacity)
+        | (<uint32_t>((verdict & V_NEW) != 0) ^ <uint32_t>((g.flags & (SYN | ACK)) == SYN))
     ):
-        return KEEP_TIMER if j.zeek else 0
-    return seen_whole(j, o, row, s, g, verdict)
+        return seen_whole(j, o, row, s, g, verdict)
+    if g.flags & SYN:
+        usual = usual_syn_ack(j, o, row, s, g) if g.flags & ACK else usual_syn(j, o, row, s, g, &answer)
+    elif g.flags & FIN:
+        usual = g.flags & ACK and usual_fin(j, o, row, s, g, &answer)
+    else:
+        usual = g.flags & ACK and acknowledged(j, o, row, s, g)
+    if not usual:
+        return seen_whole(j, o, row, s, g, verdict)
+    if completes_handshake(j, o, row, s, verdict):
+        measure(o, row, &j.pages[row], g)
+    return answer if j.zeek else 0
 
 
 cdef ns_t seen_whole(Journal *j, Observer *o, row_t row, int s, const Segment *g, uint16_t verdict) noexcept nogil:
@@ -265,13 +226,6 @@ cdef ns_t seen_whole(Journal *j, Observer *o, row_t row, int s, const Segment *g
             if sent_by_responder(j, g):
                 observer_set_originator(o, row, 1 - s)
                 add_letter(j, row, c"^")
-    if (
-        verdict != 0 and not verdict & UNUSUAL and g.flags & (SYN | FIN | RST | ACK) == ACK and g.window != 0
-        and plain(j, o, row, s, g)
-    ):
-        if verdict & V_CHANGED and p.rtt_ns == 0 and is_originator(o, row, s):
-            measure(o, row, p, g)
-        return KEEP_TIMER if j.zeek else 0
     end_ns = p.end_ns
     deleting = p.flags & P_DELETE
     if not verdict & V_VOID and (j.zeek or not verdict & (V_SUSPECT | V_ILLEGAL)):
@@ -367,7 +321,7 @@ cdef inline void note(
     answer = 0
     if me.state == Z_INACTIVE or g.flags & (SYN | FIN | RST):
         answer = next_state(j, o, row, s, g)
-    if verdict & V_CHANGED and p.rtt_ns == 0 and orig:
+    if completes_handshake(j, o, row, s, verdict):
         measure(o, row, p, g)
 
     if g.flags & ACK and stream_ack(j, o, row, 1 - s, <uint64_t>acked):
@@ -380,12 +334,23 @@ cdef inline void note(
         close_side(j, o, row, s, (answer & DO_TELL) != 0)
 
 
+cdef inline bint completes_handshake(
+    const Journal *j, const Observer *o, row_t row, int s, uint16_t verdict
+) noexcept nogil:
+    """After this segment of the originator both are ESTABLISHED, and were not before."""
+    cdef const Row *line = &o.engine.table.rows[row]
+    return (
+        <uint32_t>((verdict & V_CHANGED) != 0) & <uint32_t>(j.pages[row].rtt_ns == 0)
+        & <uint32_t>(line.state[0] == S_ESTABLISHED) & <uint32_t>(line.state[1] == S_ESTABLISHED)
+        & <uint32_t>is_originator(o, row, s)
+    )
+
+
 cdef void measure(Observer *o, row_t row, Page *p, const Segment *g) noexcept nogil:
     """The round trip of a handshake, if it was seen whole and nothing of it twice (else it is ambiguous: Karn)."""
-    cdef const Row *line = &o.engine.table.rows[row]
     cdef const Observed *cold = <const Observed *>store_cold(&o.engine.table, row)
     if (
-        line.state[0] == S_ESTABLISHED and line.state[1] == S_ESTABLISHED and g.flags & (SYN | ACK) == ACK
-        and p.side[0].marks & p.side[1].marks & M_SYN and cold.retransmitted[0] + cold.retransmitted[1] == 0
+        g.flags & (SYN | ACK) == ACK and p.side[0].marks & p.side[1].marks & M_SYN
+        and cold.retransmitted[0] + cold.retransmitted[1] == 0
     ):
         p.rtt_ns = g.time_ns - cold.head.first_ns

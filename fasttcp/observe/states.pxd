@@ -22,6 +22,7 @@ cdef inline void at_end(Journal *j, Observer *o, row_t row, int s) noexcept nogi
             p.flags &= ~<uint16_t>P_DEFERRED
 
 
+cdef void established(Journal *j, Observer *o, row_t row) noexcept nogil
 cdef void turn_round(Journal *j, Observer *o, row_t row) noexcept nogil
 cdef int next_state(Journal *j, Observer *o, row_t row, int s, const Segment *g) noexcept nogil
 cdef void close_side(Journal *j, Observer *o, row_t row, int s, bint tell) noexcept nogil

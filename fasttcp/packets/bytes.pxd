@@ -7,6 +7,12 @@ from libc.string cimport memcpy
 from fasttcp.core.prefetch cimport load64, rest_of_word
 
 
+# checksum.h: the sum of n bytes, n from 1 to 128 KB, behind which 64 more may be read. Below 2^50.
+cdef extern from "checksum.h" nogil:
+    uint64_t sum_ahead(const uint8_t* p, uint32_t n) noexcept
+    uint64_t sum_ahead_portable(const uint8_t* p, uint32_t n) noexcept
+
+
 cdef inline uint32_t be16(const uint8_t* p) noexcept nogil:
     return (<uint32_t>p[0] << 8) | p[1]
 

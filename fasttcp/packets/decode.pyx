@@ -14,7 +14,7 @@ from fasttcp.packets.layers cimport (
     Decoder, advance,
 )
 from fasttcp.packets.link cimport find_ip
-from fasttcp.packets.tcp cimport TCP_HEADER
+from fasttcp.packets.tcp cimport TCP_HEADER, read_tcp
 from fasttcp.packets.tunnel cimport PROTOCOL_TCP, open_tunnel
 
 

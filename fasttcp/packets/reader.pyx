@@ -21,7 +21,7 @@ from fasttcp.packets.bytes cimport le32
 from fasttcp.packets.capture cimport (
     FORMAT_PCAP, HEAD_BYTES, STEP_FAULT, STEP_MORE, STEP_PACKET, Frame, Walker, begin, finish, next_frame, offset_of,
 )
-from fasttcp.packets.decode cimport decode, decode_plain, start_decoder, stop_decoder
+from fasttcp.packets.decode cimport AHEAD, decode, decode_plain, start_decoder, stop_decoder
 from fasttcp.packets.layers cimport IS_SEGMENT, LINK_UNKNOWN, N_VERDICTS, Decoder
 from fasttcp.packets.link cimport LINKTYPE_ETHERNET, link_is_known
 
@@ -36,7 +36,7 @@ __all__ = ["CaptureReader"]
 
 cdef enum:
     WINDOW = 16 << 20           # bytes of a mapped file between two looks at whether it is still that long
-    AHEAD = 4096                # bytes
+    PREFETCH = 2048             # bytes
     BUFFER = 1 << 20            # bytes of a stream held at once; in the second-level cache of most machines
 
 _MAGICS = (b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\xcd\x34",
@@ -52,13 +52,13 @@ if len(VERDICTS) != N_VERDICTS:
 cdef inline void _run_ahead(const uint8_t* p, uint32_t captured) noexcept nogil:
     cdef uint32_t at = 0
     while at < captured:
-        prefetch_read(p + AHEAD + at)
+        prefetch_read(p + PREFETCH + at)
         at += 64
 
 
 cdef inline Py_ssize_t _fill_plain(Feed* feed, Segment* out, Py_ssize_t room) noexcept nogil:
     """Decodes the records that come next as long as they are plain, which is what most captures consist of: pcap of
-    this byte order, whole in the window, short enough, and decode_plain knows what it is."""
+    this byte order, in the window with some bytes behind them, short enough, and decode_plain knows what it is."""
     cdef Walker* w = &feed.walker
     cdef Decoder* d = &feed.decoder
     cdef const uint8_t* p = w.p
@@ -75,12 +75,11 @@ cdef inline Py_ssize_t _fill_plain(Feed* feed, Segment* out, Py_ssize_t room) no
         captured = le32(p + 8)
         wire = le32(p + 12)
         frame = p + header
-        if captured > largest or w.end - frame < <ptrdiff_t>captured:
+        if captured > largest or w.end - frame < <ptrdiff_t>captured + AHEAD:
             break
-        if captured <= 256:
-            prefetch_read(p + AHEAD)
-            prefetch_read(p + AHEAD + 64)
-        elif not validate and captured < AHEAD:
+        prefetch_read(p + PREFETCH)
+        prefetch_read(p + PREFETCH + 64)
+        if not validate and 256 < captured < PREFETCH:
             _run_ahead(frame, captured)
         if not decode_plain(
                 d, frame, captured, max(wire, captured),
@@ -112,9 +111,10 @@ cdef inline Py_ssize_t _fill(Feed* feed, Segment* out, Place* places, Py_ssize_t
             feed.step = next_frame(w, &f)
             if feed.step != STEP_PACKET:
                 break
-            if not d.validate and 256 < f.captured < AHEAD:
+            if not d.validate and 256 < f.captured < PREFETCH:
                 _run_ahead(f.data, f.captured)
-        verdict = decode(d, f.link, f.data, f.captured, f.wire, f.time_ns, out + n)
+        verdict = decode(
+            d, f.link, f.data, f.captured, f.wire, f.time_ns, w.end - f.data >= <ptrdiff_t>f.captured + AHEAD, out + n)
         if verdict == IS_SEGMENT:
             if places != NULL:
                 places[n].offset = f.offset

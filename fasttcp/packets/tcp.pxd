@@ -5,7 +5,7 @@
 # far as they make sense: what follows a broken one is not looked at, and a known option of the wrong length is as if
 # absent.
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fasttcp.core.layout cimport (
     INFO_BAD_CHECKSUM, INFO_BAD_HEADER, INFO_CUT, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WSCALE, Segment,
@@ -16,6 +16,11 @@ from fasttcp.packets.bytes cimport be16, be32, sum_bytes, sums_up
 cdef enum:
     TCP_HEADER = 20
     TIMESTAMPS_ALONE = 0x0101080A   # NOP NOP timestamps(10): what nearly every segment after the handshake carries
+    # What Linux puts into a SYN: MSS, SACK permitted, timestamps, NOP, window scale.
+    USUAL_MSS = 0x0204
+    USUAL_SACK = 0x0402080A
+    USUAL_SCALE = 0x010303
+    USUAL_OPTIONS = OPT_MSS | OPT_SACK_PERMITTED | OPT_TIMESTAMPS | OPT_WSCALE
 
 
 cdef inline void read_options(Segment* s, const uint8_t* p, const uint8_t* end) noexcept nogil:
@@ -48,11 +53,34 @@ cdef inline void read_options(Segment* s, const uint8_t* p, const uint8_t* end) 
         p += length
 
 
+cdef inline void read_options_ahead(Segment* s, const uint8_t* p) noexcept nogil:
+    """The options of the header at p, which read_header has found good; 64 bytes at p can be read, whatever they are.
+
+    Which of the usual layouts a segment has cannot be predicted, so their values are taken without a branch.
+    """
+    cdef const uint8_t* o = p + TCP_HEADER
+    cdef uint32_t header = p[12] >> 4
+    cdef uint32_t alone = <uint32_t>(header == 8) & <uint32_t>(be32(o) == TIMESTAMPS_ALONE)
+    cdef uint32_t syn = (
+        <uint32_t>(header == 10) & <uint32_t>(be16(o) == USUAL_MSS) & <uint32_t>(be32(o + 4) == USUAL_SACK)
+        & <uint32_t>(be32(o + 16) >> 8 == USUAL_SCALE)
+    )
+    cdef uint32_t of_syn = 0 - syn
+    cdef uint32_t of_both = 0 - (alone | syn)
+    cdef const uint8_t* stamps = o + 4 + 4 * syn
+    s.tsval = be32(stamps) & of_both
+    s.tsecr = be32(stamps + 4) & of_both
+    s.mss = <uint16_t>(be16(o + 2) & of_syn)
+    s.wscale = <uint8_t>(o[19] & of_syn)
+    s.options = <uint8_t>((alone * OPT_TIMESTAMPS) | (of_syn & USUAL_OPTIONS))
+    if (header != 5) & (of_both == 0):
+        read_options(s, o, p + header * 4)
+
+
 # `captured` and `length` are bytes of the TCP segment, header and all: those at hand, and those on the wire
-# (captured <= length). `pseudo` is the sum of the pseudo-header (RFC 9293 section 3.1), or 0 with `validate` false.
-cdef inline void read_tcp(
-    Segment* s, const uint8_t* p, uint32_t captured, uint32_t length, bint validate, uint64_t pseudo,
-) noexcept nogil:
+# (captured <= length).
+cdef inline bint read_header(Segment* s, const uint8_t* p, uint32_t captured, uint32_t length) noexcept nogil:
+    """All but the options. False: the header is bad."""
     cdef uint32_t header = (p[12] >> 4) * 4
     s.sport = be16(p)
     s.dport = be16(p + 2)
@@ -65,12 +93,22 @@ cdef inline void read_tcp(
         s.seq = s.ack = s.payload = 0
         s.window = s.flags = 0
         s.info |= INFO_BAD_HEADER
-        return
+        return False
     s.seq = be32(p + 4)
     s.ack = be32(p + 8)
     s.flags = p[13]
     s.window = be16(p + 14)
     s.payload = length - header
+    return True
+
+
+# `pseudo` is the sum of the pseudo-header (RFC 9293 section 3.1), or 0 with `validate` false.
+cdef inline void read_tcp(
+    Segment* s, const uint8_t* p, uint32_t captured, uint32_t length, bint validate, uint64_t pseudo,
+) noexcept nogil:
+    cdef uint32_t header = (p[12] >> 4) * 4
+    if not read_header(s, p, captured, length):
+        return
     if header != TCP_HEADER:
         if header == 32 and be32(p + 20) == TIMESTAMPS_ALONE:
             s.tsval = be32(p + 24)
