@@ -42,7 +42,13 @@ DIRECTIVES = {
 
 
 class BuildCython(build_ext):
-    """Translates to C only when extensions are built, so that metadata and an sdist need no C and contain none."""
+    """Translates to C only when extensions are built, so that metadata and an sdist need no C and contain none. As many
+    compilers run at once as there are CPUs, unless --parallel says otherwise."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = True
 
     def run(self):
         mode = "debug" if DEBUG else "release"

@@ -561,7 +561,7 @@ cdef inline bint is_twin(const Observer *o, const Row *line, int s, const Segmen
 # ---- one segment -----------------------------------------------------------------------------------------------------
 
 cdef void step(Observer *o, const Key *key, const Segment *segment, Verdict *out) noexcept nogil:
-    """The general path; its time has been seen."""
+    """The general path. Timers that are due by now have been looked at."""
     cdef Table *t = &o.engine.table
     cdef int s = key.side
     cdef row_t row
@@ -573,6 +573,7 @@ cdef void step(Observer *o, const Key *key, const Segment *segment, Verdict *out
     cdef ns_t deadline
 
     o.tallies.segments += 1
+    store_see(t, segment.time_ns)
     if segment.time_ns < t.now_ns:
         verdict |= V_LATE                           # time never goes back inside a table (case 61)
         o.tallies.late += 1
