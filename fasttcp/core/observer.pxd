@@ -14,15 +14,15 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from fasttcp.core.hash cimport Key
 from fasttcp.core.layout cimport OPT_WSCALE, ROW_SCALED_0, ROW_SHIFT_0, Row, Segment, ns_t, row_t, tick_t
+from fasttcp.core.names cimport S_SYN_RCVD, S_SYN_SENT
+from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.seat cimport Engine
 from fasttcp.core.verdicts cimport (
     V_CHANGED, V_DUPLICATE, V_FULL, V_GAP, V_ILLEGAL, V_LATE, V_NEW, V_PARTIAL, V_REPLACED, V_RETRANSMITTED, V_STRAY,
     V_SUSPECT, V_VOID,
 )
-
-cdef enum:
-    BATCH = 32                      # segments whose lines are prefetched together
 
 # Row.flags, observer seat; the endpoint seat has another use for these bits
 cdef enum:
@@ -100,12 +100,21 @@ cdef struct Observer:
     ns_t     twin_ns                # an equal segment within this time is the same one, captured twice; 0: never
     size_t   allowance              # timers that the call in progress may still look at
 
-cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcept nogil
-cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil
-# The same for the segments numbered at[0] to at[n - 1] only; verdicts is as long as segments.
-cdef void observe_some(
-    Observer *o, const Segment *segments, const uint32_t *at, size_t n, Verdict *verdicts
-) noexcept nogil
+
+cdef inline bint opening(uint8_t state) noexcept nogil:
+    return state == S_SYN_SENT or state == S_SYN_RCVD
+
+
+cdef inline void prefetch_beside(const Observer *o, row_t row) noexcept nogil:
+    """Ask for what an upper floor keeps of this row."""
+    if o.watch.lines != NULL:
+        prefetch_write(o.watch.lines + <size_t>row * o.watch.stride)
+        if o.watch.stride > 64:
+            prefetch_write(o.watch.lines + <size_t>row * o.watch.stride + 64)
+
+
+cdef void observer_step(Observer *o, const Key *key, const Segment *segment, Verdict *out) noexcept nogil
+cdef uint16_t observer_see(Observer *o, row_t row, int s, const Segment *segment, bint *arms) noexcept nogil
 cdef size_t observer_advance(Observer *o, ns_t now_ns, size_t budget) noexcept nogil
 cdef void observer_end(Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil
 cdef bint observer_expired(Observer *o, row_t row) noexcept nogil          # its time is up: it is gone now

@@ -1,9 +1,8 @@
 """The observer seat; see observer.pxd for what it promises."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 
-from fasttcp.core.hash cimport Key, key_observed
+from fasttcp.core.hash cimport Key
 from fasttcp.core.layout cimport (
     ACK, FIN, NO_ROW, ROW_PARTIAL, ROW_SCALED_0, ROW_SHIFT_0, ROW_SIDE_1_OPENED, ROW_SYN_PENDING, RST, SYN,
     Half, Observed, Row, Segment, ns_t, row_t, seq_le, seq_lt, seq_t, tick_t,
@@ -11,32 +10,20 @@ from fasttcp.core.layout cimport (
 from fasttcp.core.names cimport (
     A_START_2MSL, E_ABORT, E_CLOSE, E_CROSSED_FIN, E_CROSSED_SYN, E_EVICTED, E_OPEN_ACTIVE, E_OPEN_PASSIVE,
     E_PICKED_UP, E_RCV_ACK_OF_FIN, E_RCV_ACK_OF_SYN, E_RCV_FIN, E_RCV_FIN_AGAIN, E_RCV_RST, E_RCV_SYN, E_RCV_SYN_ACK,
-    E_REPLACED, E_TIMEOUT_2MSL, E_TIMEOUT_IDLE, N_STATES, S_CLOSE_WAIT, S_CLOSED, S_CLOSING, S_ESTABLISHED, S_FIN_WAIT_1,
+    E_REPLACED, E_TIMEOUT_2MSL, E_TIMEOUT_IDLE, S_CLOSE_WAIT, S_CLOSED, S_CLOSING, S_ESTABLISHED, S_FIN_WAIT_1,
     S_FIN_WAIT_2, S_LAST_ACK, S_LISTEN, S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT,
 )
 from fasttcp.core.seat cimport fire
-from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.store cimport (
     EVICT_CLOSING, EVICT_HALF_OPEN, EVICT_TIME_WAIT, STORE_OK, Table, store_advance, store_arm_after, store_arm_ns,
     store_behind, store_cold, store_deadline_ns, store_disarm, store_evict_candidate, store_find, store_in_use,
-    store_insert, store_overdue, store_peek, store_prefetch, store_prefetch_remove, store_remove, store_see,
+    store_insert, store_overdue, store_prefetch_remove, store_remove, store_see,
     store_set_states,
-)
-from fasttcp.core.usual cimport (
-    EVIDENCE, EV_COVERS, EV_FIN, EV_SYN_ACK, UNUSUAL_BIT, USUAL_ARMS, USUAL_ASKS_SYN, Usual, usual_at, usual_segment,
-    usual_time,
 )
 
 cdef enum:
-    GROUP = 8                   # segments that are worked on together; BATCH is a multiple
-    RING = 128                  # keys between their hash and their use: at least 2 * BATCH + GROUP
     WORTHLESS = V_VOID | V_ILLEGAL
     DUE_BATCH = 32
-    # Timers that a call may look at; the rest waits for the next one, so a burst makes no call much longer than the median
-    # (of 4,096 segments, five times). Without a burst a segment has less than one: an eighth of a connection's end and,
-    # for each minute of its silence, one look.
-    CALL_BUDGET = 256
-    SEGMENT_BUDGET = 4          # and so many more for each segment of the call
     ROOM_BUDGET = 4096          # when a full table needs a row that is due
     # A full table lets go of the oldest that is over (TIME_WAIT, or reset), then of the oldest half-open, then of the
     # oldest closing connection; never of an established one.
@@ -79,10 +66,6 @@ cdef inline uint32_t reach(const Row *row, int side) noexcept nogil:
     return min(window_of(row, side), <uint32_t>WIDEST) + ASTRAY
 
 
-cdef inline bint opening(uint8_t state) noexcept nogil:
-    return state == S_SYN_SENT or state == S_SYN_RCVD
-
-
 cdef inline bint fin_received(uint8_t state) noexcept nogil:
     """A RST one below RCV.NXT is believed: its sender has not counted its own FIN (case 20; tcp_reset_check)."""
     return state == S_CLOSE_WAIT or state == S_CLOSING or state == S_LAST_ACK
@@ -121,14 +104,6 @@ cdef void carry(Observer *o, row_t row, int side, bint packets, bint bytes) noex
     """A counter of the row has run over."""
     observed(o, row).packets_high[side] += packets
     observed(o, row).bytes_high[side] += bytes
-
-
-cdef inline void prefetch_beside(const Observer *o, row_t row) noexcept nogil:
-    """Ask for what an upper floor keeps of this row."""
-    if o.watch.lines != NULL:
-        prefetch_write(o.watch.lines + <size_t>row * o.watch.stride)
-        if o.watch.stride > 64:
-            prefetch_write(o.watch.lines + <size_t>row * o.watch.stride + 64)
 
 
 # ---- the end of a connection -----------------------------------------------------------------------------------------
@@ -247,7 +222,7 @@ cdef row_t begin(Observer *o, const Key *key, const Segment *segment, uint16_t *
     return row
 
 
-cdef uint8_t OPENED[2]          # the pair of states that a SYN of either side brings about; filled by usual_learn
+cdef uint8_t OPENED[2]          # the pair of states that the first SYN of either side has brought about; 0: none came yet
 
 
 cdef void enter(Observer *o, row_t row, int s, const Segment *segment) noexcept nogil:
@@ -282,11 +257,12 @@ cdef void enter(Observer *o, row_t row, int s, const Segment *segment) noexcept 
         if not o.watch.names_originator:
             observer_set_originator(o, row, s)
         if OPENED[s] != 0 and o.engine.trace.steps == NULL:
-            store_set_states(&o.engine.table, row, <uint8_t>(OPENED[s] >> 4), OPENED[s] & 0xF)
+            store_set_states(&o.engine.table, row, OPENED[s] >> 4, OPENED[s] & 0xF)
             return
         fire(&o.engine, row, s, E_OPEN_ACTIVE, segment, segment.time_ns)
         fire(&o.engine, row, r, E_OPEN_PASSIVE, segment, segment.time_ns)
         fire(&o.engine, row, r, E_RCV_SYN, segment, segment.time_ns)
+        OPENED[s] = <uint8_t>(line.state[0] << 4 | line.state[1])
 
 
 cdef void learn_syn(Row *line, int side, const Segment *segment) noexcept nogil:
@@ -560,7 +536,7 @@ cdef inline bint is_twin(const Observer *o, const Row *line, int s, const Segmen
 
 # ---- one segment -----------------------------------------------------------------------------------------------------
 
-cdef void step(Observer *o, const Key *key, const Segment *segment, Verdict *out) noexcept nogil:
+cdef void observer_step(Observer *o, const Key *key, const Segment *segment, Verdict *out) noexcept nogil:
     """The general path. Timers that are due by now have been looked at."""
     cdef Table *t = &o.engine.table
     cdef int s = key.side
@@ -648,6 +624,18 @@ cdef void step(Observer *o, const Key *key, const Segment *segment, Verdict *out
         arm(o, row)
 
 
+cdef uint16_t observer_see(Observer *o, row_t row, int s, const Segment *segment, bint *arms) noexcept nogil:
+    """A segment without RST on a row that has its states; arms: whether it moves the row's timer."""
+    cdef uint32_t actions = 0
+    cdef uint16_t verdict
+    if segment.flags & SYN:
+        verdict = see_syn_ack(o, row, s, segment) if segment.flags & ACK else see_syn(o, row, s, segment)
+    else:
+        verdict = see_opened(o, row, s, segment, &actions)
+    arms[0] = counts_from_now(&o.engine.table.rows[row], verdict, actions)
+    return verdict
+
+
 cdef inline bint counts_from_now(const Row *line, uint16_t verdict, uint32_t actions) noexcept nogil:
     """Whether this segment moves the row's timer."""
     if line.state[0] == S_TIME_WAIT or line.state[1] == S_TIME_WAIT:
@@ -686,180 +674,3 @@ cdef bint begins_anew(Observer *o, row_t row, int s, const Segment *segment, uin
         and not is_isn(o, row, s, segment.seq)
         and segment.ack != line.seat.half[1 - s].snd_nxt            # or it answers the SYN that was there before
     )
-
-
-# ---- what usual segments come to -------------------------------------------------------------------------------------
-
-cdef Usual USUALLY[EVIDENCE << 9]
-
-
-cdef void usual_learn() noexcept nogil:
-    """Fill the table of usual.pxd: show every kind of usual segment, in every pair of states, to the general path."""
-    cdef Observer o
-    cdef Row line
-    cdef Observed cold
-    cdef Segment g
-    cdef int s, sender, receiver
-    cdef uint32_t evidence, pair
-    cdef Usual found, again
-    for pair in range(<uint32_t>EVIDENCE << 9):
-        USUALLY[pair].what = <uint32_t>1 << UNUSUAL_BIT
-    memset(&o, 0, sizeof(Observer))
-    o.engine.table.rows = &line
-    o.engine.table.cold = <char *>&cold
-    o.engine.table.cold_stride = sizeof(Observed)
-    for s in range(2):
-        memset(&g, 0, sizeof(Segment))
-        g.flags = SYN
-        memset(&line, 0, sizeof(Row))
-        enter(&o, 0, s, &g)
-        if o.engine.never == 0:
-            OPENED[s] = <uint8_t>(line.state[0] << 4 | line.state[1])
-        o.engine.never = 0
-    for evidence in range(<uint32_t>EVIDENCE):
-        for s in range(2):
-            for sender in range(N_STATES):
-                for receiver in range(N_STATES):
-                    if evidence == EV_SYN_ACK:
-                        if sender != S_SYN_RCVD or receiver != S_SYN_SENT:
-                            continue
-                    # These would infer what was not captured.
-                    elif opening(<uint8_t>sender) or receiver == S_SYN_SENT:
-                        continue
-                    elif receiver == S_SYN_RCVD and not evidence & EV_COVERS:
-                        continue
-                    pair = <uint32_t>(receiver << 4 | sender) if s else <uint32_t>(sender << 4 | receiver)
-                    found = usual_try(&o, evidence, s, pair, 0)
-                    again = usual_try(&o, evidence, s, pair, 100)
-                    if memcmp(&found, &again, sizeof(Usual)) == 0:
-                        USUALLY[usual_at(evidence, s, pair)] = found
-
-
-cdef Usual usual_try(Observer *o, uint32_t evidence, int s, uint32_t pair, uint32_t payload) noexcept nogil:
-    """What comes of one segment of side s on the row of a table that has no other."""
-    cdef Usual found
-    cdef Row *line = &o.engine.table.rows[0]
-    cdef Segment g
-    cdef uint32_t actions = 0
-    cdef uint16_t verdict
-    cdef seq_t here = 1000000, there = 5000000
-    memset(line, 0, sizeof(Row))
-    memset(observed(o, 0), 0, sizeof(Observed))
-    memset(&g, 0, sizeof(Segment))
-    line.state[0] = <uint8_t>(pair >> 4)
-    line.state[1] = pair & 0xF
-    line.flags = ROW_SCALED_0 << (s ^ 1)
-    line.seat.half[s].snd_nxt = line.seat.half[s ^ 1].rcv_nxt = here
-    line.seat.half[s ^ 1].snd_nxt = line.seat.half[s].rcv_nxt = there
-    line.seat.half[0].window = line.seat.half[1].window = 1000
-    observed(o, 0).isn[s ^ 1] = there - 1
-    g.seq = here
-    g.ack = there if evidence & (EV_COVERS | EV_SYN_ACK) else there - 10
-    g.payload = payload
-    if evidence == EV_SYN_ACK:
-        g.flags = SYN | ACK
-        verdict = see_syn_ack(o, 0, s, &g)
-    else:
-        g.flags = ACK | (FIN if evidence & EV_FIN else 0)
-        verdict = see_opened(o, 0, s, &g, &actions)
-    found.verdict = verdict
-    memcpy(found.state, line.state, 2)
-    found.what = <uint32_t>line.state[0] << 4 | line.state[1]
-    if verdict & ~<uint16_t>V_CHANGED or o.engine.never != 0:
-        o.engine.never = 0
-        found.what |= <uint32_t>1 << UNUSUAL_BIT
-    if counts_from_now(line, verdict, actions):
-        found.what |= USUAL_ARMS
-    if evidence != EV_SYN_ACK and (pair >> (4 if s else 0) & 0xF) == S_SYN_RCVD:
-        found.what |= USUAL_ASKS_SYN
-    return found
-
-
-usual_learn()
-
-
-# ---- many segments ---------------------------------------------------------------------------------------------------
-
-cdef inline size_t numbered(const uint32_t *at, size_t i) noexcept nogil:
-    return i if at == NULL else at[i]
-
-
-cdef bint see_time(Observer *o, ns_t now_ns) noexcept nogil:
-    """The clock goes on, and timers fall due. Whether it should have gone back."""
-    store_see(&o.engine.table, now_ns)
-    if store_behind(&o.engine.table) and o.allowance:
-        o.allowance -= observer_advance(o, now_ns, o.allowance)
-    return now_ns < o.engine.table.now_ns
-
-
-cdef void step_group(
-    Observer *o, const Key *key, const Segment *segments, const uint32_t *at, size_t first, size_t end, Verdict *verdicts
-) noexcept nogil:
-    """Apply the segments from `first` to `end`; key: of the first, the others follow."""
-    cdef bint traced = o.engine.trace.steps != NULL
-    cdef bint late
-    cdef size_t i, now
-    for i in range(first, end):
-        now = numbered(at, i)
-        late = not usual_time(&o.engine.table, segments[now].time_ns) and see_time(o, segments[now].time_ns)
-        if late or traced or not usual_segment(o, USUALLY, key, &segments[now], &verdicts[now]):
-            step(o, key, &segments[now], &verdicts[now])
-        key += 1
-
-
-cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcept nogil:
-    cdef Key key
-    cdef row_t row
-    o.allowance = CALL_BUDGET
-    key_observed(&key, segment, &o.engine.table.hash_key)
-    store_prefetch(&o.engine.table, &key)
-    row = store_peek(&o.engine.table, &key)         # waits for the bucket; from here on the rest is on its way
-    prefetch_write(store_cold(&o.engine.table, row))
-    prefetch_beside(o, row)
-    step_group(o, &key, segment, NULL, 0, 1, verdict)
-
-
-cdef inline void pipeline(
-    Observer *o, const Segment *segments, const uint32_t *at, size_t n, Verdict *verdicts
-) noexcept nogil:
-    """Every segment in its order, with memory asked for ahead of its use: while one group of segments is applied, the
-    rows of those BATCH further on and the buckets of those 2 * BATCH further on are on their way. In groups, not one by
-    one: so the processor works on many keys at once, and a branch that it did not foresee costs it none of that."""
-    cdef Table *t = &o.engine.table
-    cdef Key keys[RING]
-    cdef Key *key
-    cdef row_t row
-    cdef size_t first = 0, i, now
-    o.allowance = CALL_BUDGET + n * SEGMENT_BUDGET
-    while first < n + 2 * BATCH:
-        key = &keys[first & (RING - 1)]
-        for i in range(first, min(first + GROUP, n)):
-            key_observed(key, &segments[numbered(at, i)], &t.hash_key)
-            store_prefetch(t, key)
-            key += 1
-        if first >= BATCH:
-            key = &keys[(first - BATCH) & (RING - 1)]
-            for i in range(first - BATCH, min(first - BATCH + GROUP, n)):
-                row = store_peek(t, key)
-                # The opening writes to the cold record too. No branch on what cannot be predicted: others ask for their
-                # row once more.
-                prefetch_write(<char *>&t.rows[row] + (
-                    (<char *>store_cold(t, row) - <char *>&t.rows[row])
-                    & (0 - <int64_t>(segments[numbered(at, i)].flags >> 1 & 1))
-                ))
-                prefetch_beside(o, row)
-                key += 1
-        if first >= 2 * BATCH:
-            now = first - 2 * BATCH
-            step_group(o, &keys[now & (RING - 1)], segments, at, now, min(now + GROUP, n), verdicts)
-        first += GROUP
-
-
-cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil:
-    pipeline(o, segments, NULL, n, verdicts)
-
-
-cdef void observe_some(
-    Observer *o, const Segment *segments, const uint32_t *at, size_t n, Verdict *verdicts
-) noexcept nogil:
-    pipeline(o, segments, at, n, verdicts)

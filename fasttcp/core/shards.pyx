@@ -30,7 +30,8 @@ from libc.string cimport memcpy, memset
 from fasttcp.core.address cimport parse_address, parse_number
 from fasttcp.core.crew cimport Crew, crew_hire, crew_ready, crew_run
 from fasttcp.core.layout cimport NO_ROW, Segment, ns_t
-from fasttcp.core.observer cimport Observer, Verdict, observe_some, observer_advance
+from fasttcp.core.observer cimport Observer, Verdict, observer_advance
+from fasttcp.core.pipeline cimport observe_some
 from fasttcp.core.prefetch cimport load64, prefetch_read
 from fasttcp.core.records cimport Records, records_new, records_take
 from fasttcp.core.store cimport store_behind

@@ -24,7 +24,8 @@ from fasttcp.core.endpoint cimport endpoint_check, endpoint_fini, endpoint_init,
 from fasttcp.core.expiry cimport endpoint_advance
 from fasttcp.core.hash cimport Key, key_endpoint, key_observed
 from fasttcp.core.layout cimport INFO_BAD_CHECKSUM, INFO_BAD_HEADER, NO_ROW, Observed, Row, Segment, ns_t, row_t
-from fasttcp.core.observer cimport Observer, Tallies, Verdict, observe, observe_batch, observer_advance
+from fasttcp.core.observer cimport Observer, Tallies, Verdict, observer_advance
+from fasttcp.core.pipeline cimport observe, observe_batch
 from fasttcp.core.output cimport OUTPUT_LIMIT
 from fasttcp.core.records cimport Records, column_new, records_new, records_take
 from fasttcp.core.saving cimport (

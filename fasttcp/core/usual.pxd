@@ -1,11 +1,11 @@
 # The usual segment: the short way for what most segments are, on a connection that is known and in a state that has been
 # met before.
 #
-# What a segment changes is found here in one load, from a table that `usual_learn` in observer.pyx fills when the module
-# is imported: it lets the general path (see_ack, see_syn_ack, enter) loose on every pair of states and writes down what
-# came of it. So nothing is decided here, no state, no event, no rule: this file may only ask whether a segment is usual,
-# and then do the same as the general path with fewer branches. Whatever is odd (a number that is not the next one, a RST,
-# a hole, a repetition, a timer that must move in the wheel, a carry) is told by False, with nothing changed.
+# What a segment changes is found here in one load, from a table that `usual_learn` in pipeline.pyx fills when that is
+# imported: it lets the general path (observer_see) loose on every pair of states and writes down what came of it. So
+# nothing is decided here, no state, no event, no rule: this file may only ask whether a segment is usual, and then do
+# the same as the general path with fewer branches. Whatever is odd (a number that is not the next one, a RST, a hole, a
+# repetition, a timer that must move in the wheel, a carry) is told by False, with nothing changed.
 #
 # Direction and kind of the next segment cannot be predicted, and a wrong guess costs as much as all the rest: there is
 # one branch on "SYN or not", one on "odd", and no other that depends on the segment.

@@ -12,7 +12,8 @@ from libc.stdint cimport INT64_MAX, uint8_t
 
 from fasttcp.core.layout cimport Row
 from fasttcp.core.names cimport S_CLOSED, S_TIME_WAIT
-from fasttcp.core.observer cimport ROW_BLANK, observe_batch
+from fasttcp.core.observer cimport ROW_BLANK
+from fasttcp.core.pipeline cimport observe_batch
 from fasttcp.core.store cimport store_cold, store_in_use
 from fasttcp.core.summary cimport LIVE
 from fasttcp.observe.journal cimport END_INTERIM, journal_entry, new_entry

@@ -11,7 +11,8 @@ from libc.string cimport memcpy
 
 from fasttcp.core.address cimport format_address
 from fasttcp.core.layout cimport Segment
-from fasttcp.core.observer cimport Observer, Verdict, observe_batch
+from fasttcp.core.observer cimport Observer, Verdict
+from fasttcp.core.pipeline cimport observe_batch
 from fasttcp.core.segments cimport SegmentBatch
 from fasttcp.core.summary cimport SUMMARY_PARTIAL
 from fasttcp.observe.interim cimport interim_apply

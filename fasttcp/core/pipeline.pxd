@@ -1,0 +1,13 @@
+# The observer's front door: one segment, or many in their order. See pipeline.pyx.
+
+from libc.stdint cimport uint32_t
+
+from fasttcp.core.layout cimport Segment
+from fasttcp.core.observer cimport Observer, Verdict
+
+cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcept nogil
+cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil
+# The same for the segments numbered at[0] to at[n - 1] only; verdicts is as long as segments.
+cdef void observe_some(
+    Observer *o, const Segment *segments, const uint32_t *at, size_t n, Verdict *verdicts
+) noexcept nogil
