@@ -5,7 +5,7 @@
 
 Each mix has a process of its own. The table has room for `--headroom` more rows than the stream has connections on average (their
 number sways a little) and may not grow; it is filled to the steady state, half of it in TIME_WAIT. "resident": how much
-more memory the process has with the full table than it had before the table was made, without what the stream takes.
+more memory the process has with the full table than it had before the table was made; the stream was there by then.
 """
 
 from __future__ import annotations
@@ -42,14 +42,8 @@ def fill(connections: int, mix: str, headroom: float) -> dict[str, object]:
         stream.write_into(memory)
         warm.apply(memory)
     del warm, stream
-    # A stream's memory appears while it is used: one is used up beforehand, to see how much that is.
-    start = resident()
-    trial = ChurnStream(connections, mix=mix, seed=1)
-    while trial.segments < 4 * trial.active:
-        trial.write_into(memory)
-    before = resident()
-    takes = before - start
     stream = ChurnStream(connections, mix=mix, seed=1)
+    before = resident()
     table = ConnectionTable(round(connections * headroom), seat="observer", seed=1)
     while stream.segments < stream.warm_up:
         stream.write_into(memory)
@@ -60,7 +54,7 @@ def fill(connections: int, mix: str, headroom: float) -> dict[str, object]:
         "full": table.tallies()["full"],
         "capacity": table.capacity,
         "nbytes": table.nbytes,
-        "resident": resident() - before - takes,
+        "resident": resident() - before,
     }
 
 

@@ -241,33 +241,36 @@ def transitions(size_t n, uint64_t seed=1):
     return actions
 
 
-def read_chain(size_t count, size_t steps, uint64_t seed=1):
-    """Follow a random chain through `count` lines of memory for `steps` steps: each read must wait for the one before it.
+cdef class Chain:
+    """Lines of memory in a random ring: each read must wait for the one before it."""
 
-    Returns the CPU seconds that the thread spent on the steps alone.
-    """
     cdef Block block
-    cdef uint64_t *lines
-    cdef uint64_t random = seed, place = 0, other
-    cdef size_t i, _
-    from time import thread_time
-    memset(&block, 0, sizeof(block))
-    block_open(&block, count * 64, BLOCK_HUGE)
-    try:
-        block_commit(&block, count * 64, True)
-        lines = <uint64_t *>block.base
+    cdef uint64_t place
+    cdef readonly size_t count
+
+    def __cinit__(self, size_t count, uint64_t seed=1):
+        cdef uint64_t *lines
+        cdef uint64_t random = seed, other
+        cdef size_t i
+        self.count = count
+        block_open(&self.block, count * 64, BLOCK_HUGE)
+        block_commit(&self.block, count * 64, True)
+        lines = <uint64_t *>self.block.base
         for i in range(count):
             lines[i * 8] = i
         for i in range(count - 1, 0, -1):       # Sattolo: one cycle through all of them
             other = chance(&random) % i
             lines[i * 8], lines[other * 8] = lines[other * 8], lines[i * 8]
-        began = thread_time()
+
+    def __dealloc__(self):
+        block_close(&self.block)
+
+    def follow(self, size_t steps):
+        """So many reads."""
+        cdef const uint64_t *lines = <const uint64_t *>self.block.base
+        cdef uint64_t place = self.place
+        cdef size_t _
         with nogil:
             for _ in range(steps):
                 place = lines[place * 8]
-        spent = thread_time() - began
-        if place >= count:
-            raise AssertionError("the chain has left its memory")
-        return spent
-    finally:
-        block_close(&block)
+        self.place = place

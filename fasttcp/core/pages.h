@@ -111,7 +111,10 @@ static inline int pages_use(Block *b, size_t upto)
 #if defined(MADV_HUGEPAGE)
         /* A wish: refused is no error. */
         if (huge && b->usable == 0) {
-            if (madvise(b->base, end, MADV_HUGEPAGE) == 0) b->huge = end;
+            /* Not the end, which fills no huge page: a table of a million rows would be 7 MB larger than it says. */
+            size_t whole = upto / HUGE_STEP * HUGE_STEP;
+            if (madvise(b->base, whole, MADV_HUGEPAGE) == 0) b->huge = whole;
+            if (end > whole) (void)madvise(b->base + whole, end - whole, MADV_NOHUGEPAGE);
         } else if (huge) {
             (void)madvise(b->base + b->huge, end - b->huge, MADV_NOHUGEPAGE);
         }
