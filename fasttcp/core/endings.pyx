@@ -5,13 +5,12 @@ acknowledged by the peer, and received in order by us, modulo 2^32. The remote h
 """
 
 from libc.stdint cimport uint32_t
-from libc.stdlib cimport realloc
 from libc.string cimport memset
 
 from fasttcp.core.layout cimport ROW_IPV6, Row, Tcb, ns_t, row_t
 from fasttcp.core.names cimport S_CLOSE_WAIT, S_CLOSING, S_LAST_ACK, S_LISTEN, S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT
 from fasttcp.core.store cimport store_cold, store_handle
-from fasttcp.core.summary cimport LIVE, SUMMARY_IPV6, EndLog, Summary
+from fasttcp.core.summary cimport LIVE, SUMMARY_IPV6, EndLog, Summary, endlog_next
 from fasttcp.core.tcb cimport TCB_FIN_SENT, Endpoint, EndpointCold, addresses_of
 
 cdef enum:
@@ -56,16 +55,6 @@ cdef void summarize_endpoint(Endpoint *e, row_t row, int event, ns_t when_ns, Su
 
 cdef void endlog_endpoint(void *context, Endpoint *e, row_t row, int event, ns_t when_ns) noexcept nogil:
     """An EndpointWatch.ended that keeps a summary of everything that ends."""
-    cdef EndLog *log = <EndLog *>context
-    cdef size_t capacity
-    cdef Summary *data
-    if log.count == log.capacity:
-        capacity = log.capacity * 2 if log.capacity else 1024
-        data = <Summary *>realloc(log.data, capacity * sizeof(Summary))
-        if data == NULL:
-            log.lost += 1
-            return
-        log.data = data
-        log.capacity = capacity
-    summarize_endpoint(e, row, event, when_ns, &log.data[log.count])
-    log.count += 1
+    cdef Summary *into = endlog_next(<EndLog *>context)
+    if into != NULL:
+        summarize_endpoint(e, row, event, when_ns, into)

@@ -34,5 +34,6 @@ cdef struct EndLog:                 # connections that have ended, until Python 
 
 cdef void row_address(const Table *t, row_t row, int side, uint8_t *out) noexcept nogil
 cdef void summarize_observed(Observer *o, row_t row, int event, ns_t when_ns, Summary *out) noexcept nogil
+cdef Summary *endlog_next(EndLog *log) noexcept nogil
 cdef void endlog_observed(void *log, Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil
 cdef void endlog_close(EndLog *log) noexcept nogil

@@ -43,9 +43,8 @@ cdef void summarize_observed(Observer *o, row_t row, int event, ns_t when_ns, Su
         out.flags |= SUMMARY_PARTIAL
 
 
-cdef void endlog_observed(void *context, Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil:
-    """A Watch.ended that keeps a summary of everything that ends."""
-    cdef EndLog *log = <EndLog *>context
+cdef Summary *endlog_next(EndLog *log) noexcept nogil:
+    """Room for one more, counted already; NULL, and one more is lost, when there is no memory."""
     cdef size_t capacity
     cdef Summary *data
     if log.count == log.capacity:
@@ -53,11 +52,18 @@ cdef void endlog_observed(void *context, Observer *o, row_t row, int event, ns_t
         data = <Summary *>realloc(log.data, capacity * sizeof(Summary))
         if data == NULL:
             log.lost += 1
-            return
+            return NULL
         log.data = data
         log.capacity = capacity
-    summarize_observed(o, row, event, when_ns, &log.data[log.count])
     log.count += 1
+    return &log.data[log.count - 1]
+
+
+cdef void endlog_observed(void *context, Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil:
+    """A Watch.ended that keeps a summary of everything that ends."""
+    cdef Summary *into = endlog_next(<EndLog *>context)
+    if into != NULL:
+        summarize_observed(o, row, event, when_ns, into)
 
 
 cdef void endlog_close(EndLog *log) noexcept nogil:
