@@ -103,6 +103,8 @@ SCRIPTS = [
     *active("a peer with SACK", ((0.06, f"< SA 0 ack 1 {OPTIONS} sack"), (0.1, "send 100")), 2.0),
     # ACKs for what does not fit
     *both("case_23", tuple((at, "< A 1 ack 1001") for at in (0.01, 0.1, 0.4, 0.45, 0.6, 0.7, 1.2)), 2.0),
+    *both("case_23 every one", tuple((0.05 * n, "< A 1 ack 1001") for n in range(5)), 1.0, tcp_invalid_ratelimit=0),
+    *both("case_23 not for data", tuple((0.05 * n, "< A -9 ack 1 len 5") for n in range(5)), 1.0),
 ]  # fmt: skip
 
 # The defaults, which take two and a half minutes.

@@ -21,7 +21,7 @@ REASON = why_not()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=REASON or "")
 
 OPTIONS = "mss 1460 ws 7"
-REUSE = {"tcp_tw_reuse_delay": 200}  # ms; the default is a second
+REUSE = {"tcp_tw_reuse_delay": 500}  # ms; the default is a second
 NOTHING = re.compile(r"$^")
 RESET = re.compile(r"(?<=^R)A(?= \d)|(?<=^RA [1-9]) ack \d+")
 BLOCKS = re.compile(r" blocks\b")
@@ -61,12 +61,12 @@ SCENES = {
         )
         for reuse in (0, 1, 2)
         for ts in (True, False)
-        for when, wait in (("too early", "wait 0.03"), ("late enough", "wait 0.3"))
+        for when, wait in (("too early", "wait 0.03"), ("late enough", "wait 0.6"))
     },
     "case_44 never in FIN_WAIT_2": scene(
-        *UNBOUND[:2], "close", "< A 1 ack 2", "wait 0.3", "open_unbound", roles="active", ts=True, tcp_tw_reuse=1, **REUSE),
+        *UNBOUND[:2], "close", "< A 1 ack 2", "wait 0.6", "open_unbound", roles="active", ts=True, tcp_tw_reuse=1, **REUSE),
     "case_44 from when it counts": scene(
-        *UNBOUND, "wait 0.15", "< FA 1 ack 2", "wait 0.1", "open_unbound", roles="active", ts=True, tcp_tw_reuse=1, **REUSE),
+        *UNBOUND, "wait 0.4", "< FA 1 ack 2", "wait 0.2", "open_unbound", roles="active", ts=True, tcp_tw_reuse=1, **REUSE),
     "case_44 a port that was bound": scene("to TIME_WAIT", "open", roles="active", ts=True, tcp_tw_reuse=0),
     "case_44 a live connection": scene(*UNBOUND[:2], "open_unbound", roles="active", ts=True, tcp_tw_reuse=1, **REUSE),
     # ---- case 41: a SYN in TIME_WAIT

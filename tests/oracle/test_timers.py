@@ -78,6 +78,8 @@ def test_timers(records, script):
     kernel, ours = records[script.name]
     found = list(differences(script, kernel, ours))
     known = TIMED.get(script.name)
+    if found and known is None and kernel.late_s > timed.LATE_S:
+        pytest.skip(f"this machine is too busy: a step came {kernel.late_s:.2f} s late in each of {timed.TRIES} runs")
     if known is None:
         assert not found, "\n".join(["Linux: " + kernel.told(), "we: " + ours.told(), *found])
     else:
