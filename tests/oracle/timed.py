@@ -29,7 +29,7 @@ from .twin import LOCAL, Host, Kernel, Ours, read
 MS = 1_000_000
 POLL_S = 0.03
 LATE_S, TRIES = 0.05, 3
-APART_S = 0.006  # between the beginnings of two scripts
+APART_S = 0.01  # between the beginnings of two scripts
 
 
 @dataclass(frozen=True)
@@ -212,6 +212,7 @@ def _play(kernels: list[TimedKernel], hosts: list[Host]) -> None:
     )
     begin = time.monotonic()
     ends = {id(each): begin + begins[id(each)] + each.script.seconds for each in kernels}
+    next_look = begin
     while (now := time.monotonic()) < max(ends.values()):
         while due and begin + due[0][0] <= now:
             at, _, words, each = due.pop(0)
@@ -222,9 +223,11 @@ def _play(kernels: list[TimedKernel], hosts: list[Host]) -> None:
             took = time.monotonic() - before
             each.record.late_s = max(each.record.late_s, before - begin - at, 4 * took)
             each.look()
-        for each in kernels:
-            if now < ends[id(each)]:
-                each.look()
+        if now >= next_look:
+            next_look = now + POLL_S
+            for each in kernels:
+                if now < ends[id(each)]:
+                    each.look()
         _hear(hosts, kernels)
         pause = min(POLL_S, due[0][0] + begin - time.monotonic() if due else POLL_S)
         if pause > 0:
