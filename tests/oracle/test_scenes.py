@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 
 import pytest
-from kernel.netns import why_not
+from kernel.netns import missing, why_not
 
 from oracle.differences import REASONS
 from oracle.differences import SCENES as KNOWN
@@ -175,6 +175,8 @@ def play(twin, step, passive):
 )
 def test_scenes(hosts, name, role):
     each = SCENES[name]
+    if reason := missing(each.sysctls):
+        pytest.skip(reason)
     with Twin(hosts(each.sysctls), passive=role == "passive", timestamps=each.timestamps, **each.changes) as twin:
         twin.forgiven = each.forgiven
         for step in each.steps:
