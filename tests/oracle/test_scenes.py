@@ -24,6 +24,7 @@ OPTIONS = "mss 1460 ws 7"
 REUSE = {"tcp_tw_reuse_delay": 500}  # ms; the default is a second
 NOTHING = re.compile(r"$^")
 RESET = re.compile(r"(?<=^R)A(?= \d)|(?<=^RA [1-9]) ack \d+")
+CROSSED = re.compile(r"(?<=mss) sack ts ws")  # differences.py, "crossed"
 BLOCKS = re.compile(r" blocks\b")
 UNBOUND = ("open_unbound", f"< SA 0 ack 1 {OPTIONS}", "shutdown", "< A 1 ack 2", "< FA 1 ack 2")
 
@@ -51,9 +52,10 @@ def scene(
 
 
 SCENES = {
+    "case_09 after both opened": scene("open", "< S 0 mss 1460", "< S 0 mss 1460", roles="active", forgiven=CROSSED),
     "case_12 close of a crossed opening": scene(
         "open", "< S 0 mss 1460", "shutdown", "< A 1 ack 1", "< A 1 ack 2", "< FA 1 ack 2", roles="active",
-        forgiven=re.compile(r"(?<=mss) sack ts ws")),
+        forgiven=CROSSED),
     # ---- case 44: connect() on a 4-tuple in TIME_WAIT
     **{
         f"case_44 tcp_tw_reuse {reuse}, {'timestamps' if ts else 'no timestamps'}, {when}": scene(
