@@ -77,8 +77,8 @@ cdef bint given_up(const Work *w) noexcept nogil:
 
     With retries_are_time a number of retries stands for the time that so many would take if the first came after
     TIME_BASE_US, or after rto_initial for a SYN (kernel retransmits_timed_out, tcp_model_timeout). It is compared with
-    the time since the first retransmission, since the first SYN; a 64th is added, since Linux's own timers are late by
-    that at least. SYN+ACKs of a listener and window probes are counted all the same.
+    the time since the first retransmission, since the first SYN; a little is added, since Linux's own timers are late by
+    a 64th at least. SYN+ACKs of a listener and window probes are counted all the same.
     """
     cdef const Tcb *b = &w.r.seat.tcb
     cdef uint64_t most = w.e.policy.rto_max_us, base = TIME_BASE_US, passed
@@ -97,7 +97,9 @@ cdef bint given_up(const Work *w) noexcept nogil:
         passed = _waits(w.c.rto_us, 0, backoff, most) + linear * <uint64_t>w.c.rto_us
     else:
         passed = _waits(w.c.rto_us, backoff - b.retries + 1 if backoff > b.retries else 1, backoff, most)
-        passed += passed // 64
+        if b.retries > backoff:             # which is not counted beyond 32
+            passed += (b.retries - backoff) * most
+        passed += min(passed // 64, 2 * <uint64_t>w.c.rto_us)
     return b.retries != 0 and passed >= _waits(base if base < most else most, 0, limit, most)
 
 

@@ -229,6 +229,15 @@ def test_how_long_is_so_many_retries(profile, changes, round_trip_ms, times):
     assert [one.end for one in x.ended] == ["timeout"]
 
 
+@pytest.mark.parametrize("retries", [20, 33, 40, 100])
+def test_many_retries_are_as_many(retries):
+    x = Exchange(tcp_retries2=retries).established()
+    x.send(10)
+    x.sent.clear()
+    assert len(x.wait(20_000)) == retries
+    assert [one.end for one in x.ended] == ["timeout"]
+
+
 @pytest.mark.parametrize(("retries", "linear", "times"), [(6, 4, 10), (1, 2, 2), (2, 0, 2), (0, 0, 0), (1, 0, 1), (3, 8, 10)])
 def test_linear_syns_do_not_make_linux_wait_longer_than_the_others_would(retries, linear, times):
     """tcp_syn_retries of 1 stands for 3 s: 1 and 2; SYNs a second apart end then too."""

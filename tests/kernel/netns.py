@@ -22,7 +22,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_address, ip_interface
 from typing import Any, TypeVar
 
@@ -62,6 +62,12 @@ def why_not(*, tap: bool = True) -> str | None:
     except OSError as error:
         return f"the kernel refuses a network namespace: {error}"
     return None
+
+
+def missing(sysctls: Iterable[str]) -> str | None:
+    """Why sysctls below net.ipv4 cannot be set, in words for `pytest.skip`: this kernel is too old for one; else None."""
+    absent = [name for name in sysctls if not os.path.exists(f"/proc/sys/net/ipv4/{name}")]
+    return f"this kernel has no {', '.join(absent)}" if absent else None
 
 
 def _libc_call(name: str, *arguments: int) -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Lo
 CLIENT, SERVER = "198.19.0.1", "198.18.0.1"
 FIN, SYN, ACK = 1, 2, 16
 ROUND_TRIP_S = 0.1
-LATE = 0.15  # s, one turn of the loop on a busy machine
+LATE = 0.4  # s, one turn of the loop on a busy machine
 REQUEST, ANSWER = b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 # What is lost of the n-th connection: how many SYNs, requests and FINs.
@@ -169,11 +169,11 @@ def test_case_08_syns_one_and_two_seconds_apart(wire):
 @pytest.mark.parametrize(("connection", "kind"), [(2, "data"), (3, "F")])
 def test_after_samples_the_time_out_is_srtt_and_200_ms_then_twice_and_four_times_that(wire, connection, kind):
     """A steady round trip: SRTT is that, 4 RTTVAR is 200 ms or less, so Linux's least comes on top of SRTT."""
-    first, *others = gaps(wire[connection].sent[kind])
-    assert ROUND_TRIP_S + 0.2 - 0.0015 <= first <= 3 * (ROUND_TRIP_S + LATE) + 0.2
-    for n, gap in enumerate(others, 1):
-        assert first * 2**n - 0.025 * 2**n <= gap <= first * 2**n + 0.02 + LATE
-    assert len(others) == 2
+    found = gaps(wire[connection].sent[kind])
+    least, most = ROUND_TRIP_S + 0.2, 3 * (ROUND_TRIP_S + LATE / 4) + 0.2  # as late as that only the samples may be
+    assert len(found) == 3
+    for n, gap in enumerate(found):
+        assert least * 2**n - 0.0015 <= gap <= most * 2**n + LATE, found
 
 
 def test_karn_after_a_lost_syn_timestamps_still_tell_the_round_trip(wire):
@@ -182,4 +182,4 @@ def test_karn_after_a_lost_syn_timestamps_still_tell_the_round_trip(wire):
     close_to(gaps(each["S"]), [1])
     for kind in ("data", "F"):
         (gap,) = gaps(each[kind])
-        assert ROUND_TRIP_S + 0.2 - 0.0015 <= gap <= 3 * (ROUND_TRIP_S + LATE) + 0.2
+        assert ROUND_TRIP_S + 0.2 - 0.0015 <= gap <= 3 * (ROUND_TRIP_S + LATE / 4) + 0.2 + LATE

@@ -16,7 +16,7 @@ CASES: dict[int, tuple[str, str, str, tuple[str, ...]]] = {
     6: ("SYN_SENT", "a RST with our ACK", ACTIVE, ("good_reset",)),
     7: ("SYN_SENT", "simultaneous open", ACTIVE, ("syn", "case_07 crossed, never acknowledged")),
     8: ("SYN_SENT", "no answer", ACTIVE, ("case_08 back-off", "case_08 linear at first", "case_08 by default")),
-    9: ("SYN_RCVD", "the same SYN again", PASSIVE, ("case_09 the syn again",)),
+    9: ("SYN_RCVD", "the same SYN again", BOTH, ("case_09 the syn again", "case_09 after both opened")),
     10: ("SYN_RCVD", "a wrong ACK", BOTH, ("case_22_ack_of_the_future", "case_22_ack_of_the_far_past")),
     11: ("SYN_RCVD", "a RST in the window", BOTH, ("case_18_reset_at_rcv_nxt", "case_14 who is reset makes room")),
     12: ("SYN_RCVD", "CLOSE", ACTIVE, ("case_12 close of a crossed opening",)),
@@ -63,7 +63,6 @@ CASES: dict[int, tuple[str, str, str, tuple[str, ...]]] = {
 #: What no exchange with this kernel can show, or shows in one role only, and why.
 NOT_SHOWN = {
     7: "who listens sends no SYN of its own, so both SYNs can cross in the active role only",
-    9: "in the active role, after both opened, Linux answers no SYN+ACK again: see SYN_RCVD after both sides opened",
     12: "a request of a Linux listener has no socket yet that could be closed",
     14: "tcp_syncookies and the accept queue belong to listeners",
     16: "the peer's numbers wrap; those of a Linux socket are its own choice, and ours wrap in tests/endpoint",

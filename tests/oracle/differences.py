@@ -84,6 +84,7 @@ CROWDS = {
 
 # Scenes of test_scenes.py, by role.
 SCENES = {
+    ("case_09 after both opened", "active"): "crossed",
     ("case_12 close of a crossed opening", "active"): "early",
     ("case_44 a port that was bound", "active"): "bound",
     ("case_44 from when it counts", "active"): "delay",

@@ -58,6 +58,8 @@ SCRIPTS = [
     *active("case_08 rto_max", (), 5.5, tcp_syn_retries=3, tcp_syn_linear_timeouts=0, **CAPPED),
     *active("case_08 answered late", ((1.3, f"< SA 0 ack 1 {OPTIONS}"), (1.4, "send 100")), 5.5),
     *active("case_08 answered late, dated", ((1.5, f"< SA 0 ack 1 {OPTIONS} ts 700"), (1.6, "send 100")), 5.0),
+    *active("case_04 the syn again after a wrong ack", ((0.3, "< A 0 ack 0"), (1.9, "< A 0 ack 0")), 2.5,
+            tcp_syn_linear_timeouts=0),
     *active("case_07 crossed, never acknowledged", ((0.4, f"< S 0 {OPTIONS}"),), 7.9,
             more={"options": False}, tcp_syn_retries=2, tcp_syn_linear_timeouts=2),
     # SYN+ACK
@@ -103,6 +105,8 @@ SCRIPTS = [
     *active("a peer with SACK", ((0.06, f"< SA 0 ack 1 {OPTIONS} sack"), (0.1, "send 100")), 2.0),
     # ACKs for what does not fit
     *both("case_23", tuple((at, "< A 1 ack 1001") for at in (0.01, 0.1, 0.4, 0.45, 0.6, 0.7, 1.2)), 2.0),
+    *both("case_23 every one", tuple((0.05 * n, "< A 1 ack 1001") for n in range(5)), 1.0, tcp_invalid_ratelimit=0),
+    *both("case_23 not for data", tuple((0.05 * n, "< A -9 ack 1 len 5") for n in range(5)), 1.0),
 ]  # fmt: skip
 
 # The defaults, which take two and a half minutes.

@@ -5,7 +5,7 @@ segments may differ by that, and by a tenth for what the round trip was measured
 """
 
 import pytest
-from kernel.netns import why_not
+from kernel.netns import missing, why_not
 from kernel_plan.record import hz
 from kernel_plan.scenarios import grain_ns
 
@@ -21,7 +21,7 @@ BUSY_NS = 60_000_000  # how late this process may look
 
 @pytest.fixture(scope="module")
 def records():
-    return timed.run(SCRIPTS)
+    return timed.run([script for script in SCRIPTS if not missing(dict(script.sysctls))])
 
 
 def shown(script, told):
@@ -75,9 +75,13 @@ def test_the_defaults():
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=NAMES)
 def test_timers(records, script):
+    if reason := missing(dict(script.sysctls)):
+        pytest.skip(reason)
     kernel, ours = records[script.name]
     found = list(differences(script, kernel, ours))
     known = TIMED.get(script.name)
+    if found and known is None and kernel.late_s > timed.LATE_S:
+        pytest.skip(f"this machine is too busy: a step came {kernel.late_s:.2f} s late in each of {timed.TRIES} runs")
     if known is None:
         assert not found, "\n".join(["Linux: " + kernel.told(), "we: " + ours.told(), *found])
     else:

@@ -28,7 +28,8 @@ from .twin import LOCAL, Host, Kernel, Ours, read
 
 MS = 1_000_000
 POLL_S = 0.03
-APART_S = 0.006  # between the beginnings of two scripts
+LATE_S, TRIES = 0.05, 3
+APART_S = 0.01  # between the beginnings of two scripts
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Script:
                 out["rto_max"] = value / 1000
             elif name == "tcp_rto_min_us":
                 out["rto_min"] = value / 1e6
+            elif name == "tcp_invalid_ratelimit":
+                out[name] = value / 1000
             else:
                 out[name] = value
         return out
@@ -61,6 +64,7 @@ class Record:
     sent: list[tuple[int, str]] = field(default_factory=list)
     states: list[tuple[int, str]] = field(default_factory=list)  # changes only
     acted: list[tuple[int, str]] = field(default_factory=list)  # the steps, when they really happened
+    late_s: float = 0.0  # how far behind its timetable a step was, at most
     error: str | None = None  # how the connection ended, as its application learns it
 
     def see(self, when: int, state: str) -> None:
@@ -157,7 +161,18 @@ class TimedOurs(_Side, Ours):
 
 
 def run(scripts: list[Script]) -> dict[str, tuple[Record, Record]]:
-    """{name: (what the kernel did, what we did)}. Takes as long as the longest script."""
+    """{name: (what the kernel did, what we did)}. Takes as long as the longest script, and again where this machine was too
+    busy to keep its timetable."""
+    told: dict[str, tuple[Record, Record]] = {}
+    for _ in range(TRIES):
+        told.update(_run(scripts))
+        scripts = [each for each in scripts if told[each.name][0].late_s > LATE_S]
+        if not scripts:
+            break
+    return told
+
+
+def _run(scripts: list[Script]) -> dict[str, tuple[Record, Record]]:
     with contextlib.ExitStack() as stack:
         worlds: dict[tuple[tuple[str, int], ...], tuple[Host, Sniffer]] = {}
         kernels: list[TimedKernel] = []
@@ -197,15 +212,22 @@ def _play(kernels: list[TimedKernel], hosts: list[Host]) -> None:
     )
     begin = time.monotonic()
     ends = {id(each): begin + begins[id(each)] + each.script.seconds for each in kernels}
+    next_look = begin
     while (now := time.monotonic()) < max(ends.values()):
         while due and begin + due[0][0] <= now:
-            _, _, words, each = due.pop(0)
+            at, _, words, each = due.pop(0)
             _hear(hosts, kernels)
+            before = time.monotonic()
             each.do(words)
+            # How long it took counts more: when in that time the kernel did it, nobody knows.
+            took = time.monotonic() - before
+            each.record.late_s = max(each.record.late_s, before - begin - at, 4 * took)
             each.look()
-        for each in kernels:
-            if now < ends[id(each)]:
-                each.look()
+        if now >= next_look:
+            next_look = now + POLL_S
+            for each in kernels:
+                if now < ends[id(each)]:
+                    each.look()
         _hear(hosts, kernels)
         pause = min(POLL_S, due[0][0] + begin - time.monotonic() if due else POLL_S)
         if pause > 0:

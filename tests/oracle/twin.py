@@ -436,7 +436,9 @@ class Twin:
             side.collect(wait)
         if len(self.sides[0].sent) < len(self.sides[1].sent):
             self.sides[0].collect(DELAYED_ACK)  # Linux may take its time to acknowledge (RFC 1122 section 4.2.3.2)
-        kernel, ours = ([self.forgiven.sub("", str(one)) for one in side.sent] for side in self.sides)
+        kernel, ours = (
+            [told for told in (self.forgiven.sub("", str(one)) for one in side.sent) if told] for side in self.sides
+        )
         for side in self.sides:
             side.sent.clear()
         states = [side.state for side in self.sides]
