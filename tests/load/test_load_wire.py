@@ -100,6 +100,17 @@ def test_long_requests_go_out_many_segments_at_a_time(version, tmp_path):
     assert counts["packets_out"] > 200 * counts["opened"] and counts["writes"] < counts["packets_out"] / 5
 
 
+def test_each_long_request_has_its_own_number_at_both_ends(tmp_path):
+    # 40 connections at once, so segments of different ones follow each other; the kernel's echo shows what arrived.
+    (tmp_path / "request").write_bytes(b"number {n} " + b"x" * 3000 + b" {n}\n")
+    told = report(
+        "--hold", "40", "--life", "0", "--duration", "300ms", "--server", "echo", "--request", f"@{tmp_path / 'request'}",
+        "--expect", "line", "--expect-line", "^number ([0-9]+) x+ \\1$",
+    )  # fmt: skip
+    clean(told)
+    assert told["counts"]["answered"] == told["counts"]["opened"] > 40
+
+
 def test_half_close_and_an_answer_that_ends_with_the_close():
     told = report(
         "--rate", "200", "--duration", "300ms", "--server", "echo", "--request", "ping", "--half-close", "--expect", "close",
