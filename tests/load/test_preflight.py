@@ -154,6 +154,19 @@ def test_a_target_without_a_route_to_it(here, there):
     assert here.run(_look, Scenario(target=("10.7.7.7", 80), source=(SOURCE,), hold=1))
 
 
+def test_what_only_connects_is_not_told_of_as_held(here, there):
+    child = here.popen(
+        [
+            sys.executable, "-m", "fasttcp", "load", f"{THERE}:80", "--source", SOURCE, "--hold", "3", "--duration", "100ms",
+            "--grace", "100ms",
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    out, said = child.communicate(timeout=20)
+    assert child.returncode == 0 and "nothing has come back" in said
+    assert "held " not in out and "  cut_off                   3  100.00%" in out
+
+
 @pytest.mark.parametrize("target", ["127.0.0.1", HERE])
 def test_a_target_on_this_machine(here, there, start, target):
     report, said = load(here, f"{target}:80", "--hold", "5")
