@@ -10,7 +10,7 @@ a real interface completes it.
 
 One read and one write a packet: TUN knows no more. Reading goes on until the device is empty or the batch is full. Data
 segments that follow each other are written as one, which the kernel cuts up if it has to (segmentation offload): a
-tenth of the cost a byte.
+twentieth of the cost a byte (docs/load.md).
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
