@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+
+import fasttcp
 
 HTTP = ["--http"]
 
@@ -41,6 +44,21 @@ def clean(told):
     assert outcomes == {**dict.fromkeys(outcomes, 0), "ok": counts["opened"]}
     assert counts["established"] == counts["opened"] > 0
     assert counts["live"] == counts["connecting"] == counts["closing"] == counts["lost_out"] == 0
+
+
+def test_in_a_folder_that_holds_another_fasttcp(tmp_path):
+    """As in a source tree that is installed but not built in place."""
+    (tmp_path / "here" / "fasttcp").mkdir(parents=True)
+    (tmp_path / "here" / "fasttcp" / "__init__.py").write_text("raise ImportError('the wrong one')")
+    (tmp_path / "command.py").write_text(
+        f"import sys; sys.path.insert(0, {str(Path(fasttcp.__file__).parent.parent)!r})\n"
+        "from fasttcp.cli.main import main; sys.exit(main())"
+    )
+    told = subprocess.run(
+        [sys.executable, str(tmp_path / "command.py"), "load", "--hold", "5", "--duration", "50ms", *HTTP],
+        capture_output=True, text=True, cwd=tmp_path / "here",
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
 
 
 def test_hold_and_churn_with_answers_counted_by_the_kernel_as_well():
