@@ -3,7 +3,6 @@ command between the backticks is run where the message says, and the fault is se
 
 import json
 import re
-import resource
 import subprocess
 import sys
 
@@ -204,6 +203,8 @@ def test_an_accept_queue_that_the_server_made_too_short(here, there, start):
 
 
 def test_a_server_with_too_few_files(here, there, start):
+    import resource  # not on every system
+
     scenario = Scenario(target=(HERE, 80), source=(SOURCE,), hold=300, connecting=8)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     server = start(here, LISTENER, 512, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, most)))
