@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from kernel.netns import Namespace, veth_pair, why_not
 
 from fasttcp.load.preflight import find_listener, look, silence
 from fasttcp.load.scenario import Scenario
-from tests.kernel.netns import Namespace, veth_pair, why_not
 
 HERE, THERE = "198.18.1.1", "198.18.1.2"
 SOURCE = "198.19.5.0/24"
