@@ -115,7 +115,7 @@ def fine(report):
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_a_remote_target_is_reached_by_what_preflight_says(here, there, start, version):
+def test_a_remote_target_is_reached_by_what_preflight_says(here, there, start, version, tmp_path):
     address = THERE if version == 4 else "2001:2::2"
     target = f"{address}:80" if version == 4 else f"[{address}]:80"
     server = start(there, SERVER, address)
@@ -128,6 +128,13 @@ def test_a_remote_target_is_reached_by_what_preflight_says(here, there, start, v
     follow(there, commands(silent)[0].join("``"))
     report, said = load(here, target, "--hold", "50", "--churn", "50", "--http")
     assert not said
+    fine(report)
+    # Many segments by one write: the kernel has to cut them up and sum them on their way to a cable without offloads.
+    (tmp_path / "request").write_bytes(b"POST / HTTP/1.1\r\n" + b"x" * 100_000 + b"\r\n\r\n")
+    report, said = load(
+        here, target, "--hold", "5", "--life", "0", "--request", f"@{tmp_path / 'request'}", "--expect", "content-length"
+    )
+    assert not said and report["counts"]["writes"] < report["counts"]["packets_out"] / 3
     fine(report)
     start.end(server)
 
