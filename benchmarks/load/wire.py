@@ -1,4 +1,5 @@
-"""Ways to hand packets to the kernel and take its answers, side by side: wire.c says what is measured.
+"""Ways to hand packets to the kernel and take its answers, side by side: wire.c says what is measured; and data in segments
+of one MSS beside data that the kernel cuts up: bulk.c.
 
     python -m benchmarks.load.wire [--rounds 3] [--seconds 1]        (root, Linux, a C compiler)
 
@@ -35,10 +36,10 @@ sysctl -qw net.ipv6.conf.wa.disable_ipv6=1
 """
 
 
-def build(folder: str) -> str:
-    """The compiled wire.c."""
-    program = str(Path(folder) / "wire")
-    source = Path(__file__).with_name("wire.c")
+def build(folder: str, name: str) -> str:
+    """The compiled wire.c or bulk.c."""
+    program = str(Path(folder) / name)
+    source = Path(__file__).with_name(f"{name}.c")
     subprocess.run([os.environ.get("CC", "cc").split()[-1], "-O2", "-o", program, str(source)], check=True)
     return program
 
@@ -48,10 +49,24 @@ def run(program: str, method: str, batch: int, seconds: float) -> list[int]:
     command = f"{program} {method} {batch} {seconds}"
     if method in PACKET:
         command = f"{VETH}{command} wa; status=$?; kill $(jobs -p); exit $status"
-    told = subprocess.run(["unshare", "--net", "bash", "-c", command], capture_output=True, text=True, check=False)
-    if told.returncode != 0:
+    return figures(["bash", "-c", command])
+
+
+def figures(command: list[str]) -> list[int]:
+    """The numbers that a command prints in a network of its own."""
+    told = subprocess.run(["unshare", "--net", *command], capture_output=True, text=True, check=False, start_new_session=True)
+    if not told.stdout:
         raise OSError(told.stderr.strip())
     return [int(word) for word in told.stdout.split()]
+
+
+def bulk(program: str, rounds: int, seconds: float) -> None:
+    """Data on one connection: MSS by MSS, and in large pieces."""
+    for method in ("mss", "gso"):
+        runs = [figures([program, method, str(seconds)]) for _ in range(rounds)]
+        rate = statistics.median(acked / wall * 1e3 for acked, _, _, _, wall in runs)
+        cpu = statistics.median(cpu / acked for acked, _, _, cpu, _ in runs)
+        print(f"data, {method}: {rate:,.0f} MB/s, {cpu:.2f} ns of CPU a byte")
 
 
 def main() -> int:
@@ -64,7 +79,7 @@ def main() -> int:
         return 0
     print(f"{'way':12} {'batch':>5} {'pairs/s':>10} {'CPU us a pair':>14} {'system calls a pair':>20} {'answered':>9}")
     with tempfile.TemporaryDirectory() as folder:
-        program = build(folder)
+        program = build(folder, "wire")
         cases = [(method, batch) for method in TUN + PACKET for batch in BATCHES]
         found: dict[tuple[str, int], list[list[int]]] = {case: [] for case in cases}
         for _ in range(args.rounds):
@@ -81,6 +96,7 @@ def main() -> int:
             calls = statistics.median(calls / max(back, 1) for _, back, calls, _, _ in runs)
             share = statistics.median(back / max(out, 1) for out, back, _, _, _ in runs)
             print(f"{method:12} {batch:5} {rate:10,.0f} {cpu:14.2f} {calls:20.2f} {share:9.1%}")
+        bulk(build(folder, "bulk"), args.rounds, args.seconds)
     return 0
 
 

@@ -80,7 +80,8 @@ def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
         "load",
         help="open, hold and churn real connections against a server",
         description="Opens, holds, churns and closes real TCP connections from one process, through a TUN device. Without "
-        "a TARGET it starts a small server in a network of its own and tests that, without root.",
+        "a TARGET it starts a small server in a network of its own and tests that, without root. With neither --hold, --rate nor "
+        "--stage it opens 5,000 a second for a fifth of the time, and then replaces 1,000 a second.",
         epilog="Exit status: 0; 99 when a --fail-if holds; 1 when the load cannot be run; 2 for wrong arguments.",
         allow_abbrev=False,
     )

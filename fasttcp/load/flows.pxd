@@ -100,7 +100,9 @@ cdef struct Client:
     Hist     *close             # ns from when closing was due to TIME_WAIT, or CLOSED
     Expect    expect
     Template  request
-    uint8_t  *scratch
+    uint8_t  *scratch           # one request, and room behind it
+    uint32_t  scratch_length    # of the request
+    uint64_t  scratch_of        # 1 + the number of the connection whose request it is; 0: none yet
     uint64_t  scratch_capacity
     uint32_t  rounds            # requests on each connection
     Draw      life

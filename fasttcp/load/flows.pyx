@@ -110,12 +110,19 @@ cdef const uint8_t *client_data(void *context, const Segment *s) noexcept nogil:
     cdef Key key
     cdef row_t row
     cdef uint32_t length, at, n, done = 0
+    cdef uint64_t whose
     cdef uint8_t *request
     key_endpoint(&key, s.src, s.sport, s.dst, s.dport, &c.e.engine.table.hash_key)
     if not store_find(&c.e.engine.table, &key, &row) or c.flow[row].handle != store_handle(&c.e.engine.table, row):
         return NULL
     request = c.scratch
-    length = _write_request(c, c.flow[row].number, request)
+    whose = 1                               # without a place for the number every request is the same
+    if c.request.holes != 0:
+        whose += c.flow[row].number
+    if c.scratch_of != whose:
+        c.scratch_length = _write_request(c, c.flow[row].number, request)
+        c.scratch_of = whose
+    length = c.scratch_length
     at = (s.seq - (cold_of(c.e, row).iss + 1)) % length
     if at + s.payload <= length:
         return request + at

@@ -212,11 +212,12 @@ class Report:
             f"load         {self.seconds:.2f} s: {opened:,} connections opened ({opened / self.seconds:,.0f}/s), "
             f"{answered:,} answers ({answered / self.seconds:,.0f}/s)"
         )
-        if self.held.live:
+        held = self.held.live - self.held.states.get("SYN_SENT", 0)  # what still connects is not open
+        if held:
             kernel = (
                 "" if self.held.kernel_established is None else f"; the kernel counts {self.held.kernel_established:,}"
             )
-            lines.append(f"held         {self.held.live:,} open before closing{kernel}")
+            lines.append(f"held         {held:,} open before closing{kernel}")
         lines += [
             "",
             f"{'latency us':<12} {'count':>11}" + "".join(f"{f'p{share:g}':>11}" for share in SHARES) + f"{'max':>11}",

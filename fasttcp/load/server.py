@@ -69,12 +69,12 @@ class OwnServer:
 
     def __enter__(self) -> OwnServer:
         package = str(Path(__file__).resolve().parent.parent.parent)
-        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        # Before the folder that we were started in: it may hold another fasttcp, such as an unbuilt source tree.
+        code = f"import sys; sys.path.insert(0, {package!r}); from fasttcp.load.server import main; main()"
         self._child = subprocess.Popen(
-            [sys.executable, "-c", "from fasttcp.load.server import main; main()", json.dumps(self.plan)],
+            [sys.executable, "-c", code, json.dumps(self.plan)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C is for us: we still have connections to close
         )
         assert self._child.stdout is not None

@@ -21,7 +21,7 @@ cdef struct Wire:
     Outcome  *outcome           # (WIRE_BATCH,) what became of `segment`
     const uint8_t **payload     # (WIRE_BATCH,) data of `segment`, in the arena
     uint64_t  packets_in
-    uint64_t  packets_out
+    uint64_t  packets_out       # segments; several may go by one write
     uint64_t  bytes_in          # of IP datagrams
     uint64_t  bytes_out
     uint64_t  reads             # system calls
@@ -38,8 +38,6 @@ cdef int wire_open(Wire *w, int fd) except -1           # MemoryError
 cdef void wire_close(Wire *w) noexcept nogil            # the file stays the caller's
 # Reads up to `most` segments, WIRE_BATCH at most, into w.segment, with this time; how many.
 cdef size_t wire_read(Wire *w, size_t most, ns_t now_ns) noexcept nogil
-# Writes one segment whose s.payload bytes stand at `data`.
-cdef void wire_write(Wire *w, const Segment *s, const uint8_t *data) noexcept nogil
 # Of n segments in w.out: an empty ACK goes where a later one of the same connection says as much. ip_bytes of those
 # that need not be written becomes 0.
 cdef void wire_merge(Wire *w, size_t n) noexcept nogil

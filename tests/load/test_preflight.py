@@ -3,15 +3,14 @@ command between the backticks is run where the message says, and the fault is se
 
 import json
 import re
-import resource
 import subprocess
 import sys
 
 import pytest
+from kernel.netns import Namespace, veth_pair, why_not
 
 from fasttcp.load.preflight import find_listener, look, silence
 from fasttcp.load.scenario import Scenario
-from tests.kernel.netns import Namespace, veth_pair, why_not
 
 HERE, THERE = "198.18.1.1", "198.18.1.2"
 SOURCE = "198.19.5.0/24"
@@ -116,7 +115,7 @@ def fine(report):
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_a_remote_target_is_reached_by_what_preflight_says(here, there, start, version):
+def test_a_remote_target_is_reached_by_what_preflight_says(here, there, start, version, tmp_path):
     address = THERE if version == 4 else "2001:2::2"
     target = f"{address}:80" if version == 4 else f"[{address}]:80"
     server = start(there, SERVER, address)
@@ -129,6 +128,13 @@ def test_a_remote_target_is_reached_by_what_preflight_says(here, there, start, v
     follow(there, commands(silent)[0].join("``"))
     report, said = load(here, target, "--hold", "50", "--churn", "50", "--http")
     assert not said
+    fine(report)
+    # Many segments by one write: the kernel has to cut them up and sum them on their way to a cable without offloads.
+    (tmp_path / "request").write_bytes(b"POST / HTTP/1.1\r\n" + b"x" * 100_000 + b"\r\n\r\n")
+    report, said = load(
+        here, target, "--hold", "5", "--life", "0", "--request", f"@{tmp_path / 'request'}", "--expect", "content-length"
+    )
+    assert not said and report["counts"]["writes"] < report["counts"]["packets_out"] / 3
     fine(report)
     start.end(server)
 
@@ -152,6 +158,19 @@ def test_a_target_without_a_route_to_it(here, there):
     assert child.returncode == 1 and "no route to 10.7.7.7" in said
     follow(here, said.replace("ITS_ROUTER", THERE))
     assert here.run(_look, Scenario(target=("10.7.7.7", 80), source=(SOURCE,), hold=1))
+
+
+def test_what_only_connects_is_not_told_of_as_held(here, there):
+    child = here.popen(
+        [
+            sys.executable, "-m", "fasttcp", "load", f"{THERE}:80", "--source", SOURCE, "--hold", "3", "--duration", "100ms",
+            "--grace", "100ms",
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    out, said = child.communicate(timeout=20)
+    assert child.returncode == 0 and "nothing has come back" in said
+    assert "\nheld " not in out and re.search(r"^  cut_off +3 ", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("target", ["127.0.0.1", HERE])
@@ -191,6 +210,8 @@ def test_an_accept_queue_that_the_server_made_too_short(here, there, start):
 
 
 def test_a_server_with_too_few_files(here, there, start):
+    import resource  # not on every system
+
     scenario = Scenario(target=(HERE, 80), source=(SOURCE,), hold=300, connecting=8)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     server = start(here, LISTENER, 512, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, most)))
