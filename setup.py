@@ -2,6 +2,9 @@
 
 FASTTCP_DEBUG=1 gives a build with assertions (Cython's and C's), bounds checks and line tracing. A change of mode
 recompiles everything, since no object of one mode may be mixed with those of the other.
+
+FASTTCP_PORTABLE=1 gives the form for compilers and processors that are not known here: no vectors, no prefetching, no builtins, no
+128-bit numbers, memory from calloc. For tests; it is several times slower.
 """
 
 import os
@@ -13,6 +16,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 DEBUG = os.environ.get("FASTTCP_DEBUG") == "1"
+PORTABLE = os.environ.get("FASTTCP_PORTABLE") == "1"
 MSVC = sys.platform == "win32"
 
 # -fno-strict-aliasing: records are laid over bytes that came from elsewhere (a mapped capture, a caller's buffer), and
@@ -28,7 +32,7 @@ MACROS = (
     [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1"), ("FASTTCP_DEBUG", "1")]
     if DEBUG
     else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
-)
+) + ([("FASTTCP_PORTABLE", "1"), ("FASTTCP_PLAIN_MEMORY", "1")] if PORTABLE else [])
 
 DIRECTIVES = {
     "language_level": 3,
@@ -51,7 +55,7 @@ class BuildCython(build_ext):
             self.parallel = True
 
     def run(self):
-        mode = "debug" if DEBUG else "release"
+        mode = ("debug" if DEBUG else "release") + ("-portable" if PORTABLE else "")
         stamp = Path("build/mode")
         if not stamp.exists() or stamp.read_text() != mode:
             stamp.parent.mkdir(exist_ok=True)

@@ -48,8 +48,10 @@ struct Lists {
     void disarm(uint32_t row)
     {
         Row &r = rows[row];
+        if (r.slot == NONE) return;
         if (r.prev != NONE) rows[r.prev].next = r.next; else head[r.slot] = r.next;
         if (r.next != NONE) rows[r.next].prev = r.prev;
+        r.slot = NONE;
     }
     size_t expire(uint32_t ticks)
     {
@@ -57,7 +59,8 @@ struct Lists {
         for (uint32_t until = now + ticks; now != until;) {
             uint32_t row = head[++now & (SLOTS - 1)];
             head[now & (SLOTS - 1)] = NONE;
-            for (; row != NONE; row = rows[row].next) sum += rows[row].deadline, found++;
+            // Each is disarmed when it is handed out, as in fasttcp: whoever ends it may disarm it again.
+            for (; row != NONE; row = rows[row].next) sum += rows[row].deadline, rows[row].slot = NONE, found++;
         }
         return found;
     }

@@ -12,7 +12,10 @@
 
 /* An address that is not mapped is harmless: a prefetch never faults. The empty asm tells gcc that something happens here:
    else a function that does nothing but prefetch is "pure", and all calls of it are removed. */
-#if defined(__GNUC__) || defined(__clang__)
+#if defined(FASTTCP_PORTABLE)
+#define prefetch_read(p) ((void)(p))
+#define prefetch_write(p) ((void)(p))
+#elif defined(__GNUC__) || defined(__clang__)
 #define prefetch_read(p) do { __builtin_prefetch((p), 0, 3); __asm__ __volatile__(""); } while (0)
 #define prefetch_write(p) do { __builtin_prefetch((p), 1, 3); __asm__ __volatile__(""); } while (0)
 #elif defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
@@ -31,7 +34,9 @@
 
 static inline uint32_t swap32(uint32_t x)
 {
-#if defined(__GNUC__) || defined(__clang__)
+#if defined(FASTTCP_PORTABLE)
+    return x << 24 | (x & 0xFF00u) << 8 | (x >> 8 & 0xFF00u) | x >> 24;
+#elif defined(__GNUC__) || defined(__clang__)
     return __builtin_bswap32(x);
 #elif defined(_MSC_VER)
     return _byteswap_ulong(x);

@@ -50,9 +50,9 @@ static inline uint32_t tags_match(const uint8_t *tag, uint8_t wanted)
 /* The place of the lowest set bit; mask is not 0. */
 static inline uint32_t lowest_bit(uint32_t mask)
 {
-#if defined(__GNUC__) || defined(__clang__)
+#if !defined(FASTTCP_PORTABLE) && (defined(__GNUC__) || defined(__clang__))
     return (uint32_t)__builtin_ctz(mask);
-#elif defined(_MSC_VER)
+#elif !defined(FASTTCP_PORTABLE) && defined(_MSC_VER)
     unsigned long place;
     _BitScanForward(&place, mask);
     return place;

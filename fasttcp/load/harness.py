@@ -29,6 +29,7 @@ BATCH = 4_096  # segments a call of one thread
 CHUNK = 65_536  # segments made at a time
 HEADROOM = 1.04  # rows for each connection: the stream's numbers sway a little
 TICK_NS = 10_000_000
+MOST_THREADS = 64  # shards of a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,8 @@ def run_churn(
         raise ValueError(f"events is {events}: it must be at least 1")
     if seconds is not None and not seconds > 0:
         raise ValueError(f"seconds is {seconds}: it must be more than 0")
-    if threads < 1:
-        raise ValueError(f"threads is {threads}: it must be at least 1")
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads is {threads}: it must be from 1 to {MOST_THREADS}")
     if events is None and seconds is None:
         events = max(10 * connections, 1_000_000)
     stream = ChurnStream(connections, mix=mix, seed=seed)
