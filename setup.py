@@ -3,8 +3,8 @@
 FASTTCP_DEBUG=1 gives a build with assertions (Cython's and C's), bounds checks and line tracing. A change of mode
 recompiles everything, since no object of one mode may be mixed with those of the other.
 
-FASTTCP_PORTABLE=1 gives the form for compilers and processors that are not known here: no vectors, no prefetching, no builtins, no
-128-bit numbers, memory from calloc. For tests; it is several times slower.
+FASTTCP_PORTABLE=1 gives the form for compilers and processors that are not known here: no vectors, no prefetching, no
+builtins, no 128-bit numbers, memory from calloc. For tests; it is several times slower.
 """
 
 import os

@@ -10,9 +10,10 @@ from fasttcp.load.answer cimport Answer, Expect, answer_begin, answer_closed, an
 from fasttcp.load.due cimport Due, due_add, due_close, due_open, due_pop
 from fasttcp.load.system cimport sys_regex_free, sys_regex_new
 from fasttcp.packets.bare cimport read_bare
+from fasttcp.packets.bytes cimport sum_ahead, sum_ahead_portable, sum_bytes
 from fasttcp.packets.encode cimport LARGEST_HEADERS, encode_headers
 
-__all__ = ["AnswerReader", "Calendar", "encode", "read"]
+__all__ = ["AnswerReader", "Calendar", "checksums", "encode", "read"]
 
 
 def encode(SegmentBatch batch, bytes data, bint partial=False):
@@ -39,6 +40,14 @@ def read(bytes packet, bint validate=True):
         return None
     batch.count = 1
     return batch, packet[payload - p:payload - p + batch.records[0].payload] if payload - p <= len(packet) else b""
+
+
+def checksums(bytes data, uint32_t n):
+    """The sum of the first n bytes in its three forms, as remainders by 65,535; 64 bytes more must be there."""
+    cdef const uint8_t *p = data
+    if not 1 <= n <= len(data) - 64:
+        raise ValueError(f"n is {n}, of {len(data)} bytes")
+    return sum_bytes(p, n) % 0xFFFF, sum_ahead(p, n) % 0xFFFF, sum_ahead_portable(p, n) % 0xFFFF
 
 
 cdef class AnswerReader:

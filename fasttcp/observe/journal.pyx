@@ -12,6 +12,7 @@ from fasttcp.core.layout cimport ROW_SIDE_1_OPENED, Row, ns_t, row_t
 from fasttcp.core.memory cimport BLOCK_HUGE, block_close, block_open
 from fasttcp.core.names cimport E_EVICTED, E_RCV_RST, E_REPLACED, S_CLOSED, S_TIME_WAIT
 from fasttcp.core.observer cimport ROW_BLANK, Observer
+from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.store cimport store_in_use
 from fasttcp.core.summary cimport LIVE, summarize_observed
 from fasttcp.observe.lapse cimport journal_due, journal_splits
@@ -236,7 +237,12 @@ cdef Entry *new_entry(Journal *j) noexcept nogil:
         j.entries = moved
         j.entries_room = room
     j.n_entries += 1
-    return &j.entries[j.n_entries - 1]
+    moved = &j.entries[j.n_entries]                 # the next one's lines: they have left the caches since the last turn
+    prefetch_write(moved)
+    prefetch_write(<char *>moved + 64)
+    prefetch_write(<char *>moved + 128)
+    prefetch_write(<char *>moved + 192)
+    return moved - 1
 
 
 cdef void entry_free(Entry *e) noexcept nogil:

@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 
 from fasttcp.core.address cimport format_address
 from fasttcp.core.layout cimport Segment
-from fasttcp.core.observer cimport Observer, Verdict
+from fasttcp.core.observer cimport Observer, Verdict, observer_advance
 from fasttcp.core.pipeline cimport observe_batch
 from fasttcp.core.segments cimport SegmentBatch
 from fasttcp.core.summary cimport SUMMARY_PARTIAL
@@ -317,9 +317,12 @@ cdef class Tracker:
 
     def finish(self):
         """Make an entry of every connection that still lives. They stay in the table as they are."""
+        cdef Observer *o = self.table.observer
         _enter(self)
         try:
             with nogil:
+                if o.engine.table.started:          # what is due by now has ended, however far behind the timers are
+                    observer_advance(o, o.engine.table.now_ns, <size_t>-1)
                 journal_flush(&self.journal, self.table.observer)
         finally:
             self.busy = False

@@ -3,6 +3,7 @@
 import random
 import re
 import struct
+import sys
 
 import pytest
 
@@ -271,3 +272,15 @@ def test_other_addresses_need_the_flag(address):
     with pytest.raises(ValueError, match="--i-may-test-this-target"):
         Scenario(hold=1, target=(address, 80))
     assert Scenario(hold=1, target=(address, 80), may_test_this_target=True)
+
+
+# Checksums
+
+
+def test_three_forms_of_the_sum_agree():
+    chance = random.Random(3)
+    for n in [*range(1, 260), 1500, 65535, 131072]:
+        for data in (chance.randbytes(n + 64), b"\xff" * (n + 64), bytes(n) + b"\xff" * 64):
+            words = data[:n] + bytes(n % 2)
+            expected = sum(int.from_bytes(words[at : at + 2], sys.byteorder) for at in range(0, len(words), 2)) % 0xFFFF
+            assert _testing.checksums(data, n) == (expected,) * 3

@@ -10,10 +10,12 @@ import random
 import struct
 
 import pytest
+from packets import build
 from wire import SECOND, Wire
 
 from fasttcp.core.segments import SegmentBatch
 from fasttcp.observe.logs import DEFAULT_FIELDS, FIELDS, FORMATS, head
+from fasttcp.observe.track import track
 from fasttcp.observe.tracker import Tracker
 from fasttcp.profiles import profile
 
@@ -170,3 +172,15 @@ def test_formats_have_their_fields():
     assert set(DEFAULT_FIELDS) == set(FORMATS)
     for names in DEFAULT_FIELDS.values():
         assert set(names) <= set(FIELDS)
+
+
+def test_what_is_over_when_the_capture_ends_is_not_open():
+    """Thousands of SYNs without an answer, and one packet an hour later: all of them have timed out, however many."""
+    attempts = 5000
+    packets = [build.Packet(build.ethernet(build.packet4(flags=build.SYN, sport=1024 + i)), i) for i in range(attempts)]
+    packets.append(build.Packet(build.ethernet(build.packet4(flags=build.SYN, sport=9, seq=5)), 3600 * 10**9))
+    followed = track(build.pcap(packets))
+    ends = [connection.end for connection in followed]
+    assert len(ends) == attempts + 1
+    assert ends.count("open") == 1
+    assert ends.count("idle") == attempts

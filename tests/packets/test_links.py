@@ -53,9 +53,15 @@ def read(frames, *, link=ETHERNET, **how):
     return found, {name: count for name, count in reader.counters().items() if count}
 
 
+# Without 64 bytes behind it a frame goes the long way; with this one behind it, which is no segment, it may take the short.
+FILLER = ethernet(b"\xff" * 80, 0x88B5)
+
+
 def only(frame, **how):
     found, counted = read([frame], **how)
     assert counted["segments"] == len(found) == 1, counted
+    if how.get("link", ETHERNET) == ETHERNET:
+        assert read([frame, FILLER], **how)[0] == found
     return found[0]
 
 
@@ -462,7 +468,7 @@ def test_one_flipped_bit_is_always_seen():
     for at in range(14, len(frame)):
         for bit in range(8):
             flipped = frame[:at] + bytes([frame[at] ^ 1 << bit]) + frame[at + 1 :]
-            found, _ = read([flipped])
+            found, _ = read([flipped, FILLER])
             assert not found or found[0].info & (core.INFO_BAD_CHECKSUM | core.INFO_BAD_HEADER)
 
 
@@ -483,6 +489,48 @@ def test_both_ways_agree():
         long, _ = read([ethernet(tag(p), 0x8100) for p in packets], checksums=checksums)
         assert short == long
         assert len(short) == len(packets)
+
+
+LAYOUTS = {
+    "Linux SYN": "020405b4 0402 080a 01020304 05060708 01 030307",
+    "Linux": "0101080a 01020304 05060708",
+    "Windows SYN": "020405b4 01 030308 01 01 0402",
+    "macOS SYN": "020405b4 01 030306 0101 080a 01020304 00000000 0402 0000",
+    "SACK": "0101080a 01020304 05060708 0101 050a 00000001 00000002",
+    "none": "",
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_both_ways_agree_on_options(layout):
+    """The usual layouts, and each with any one byte changed: checksums are right in all of them."""
+    layout = bytes.fromhex(layout.replace(" ", ""))
+    packets = [make(b"x", opts=layout, flags=SYN) for make in (packet4, packet6)]
+    for at in range(len(layout)):
+        for octet in {0, 1, 2, 3, 4, 8, 10, 0xFF, layout[at] ^ 1} - {layout[at]}:
+            packets.append(packet4(opts=layout[:at] + bytes([octet]) + layout[at + 1 :], flags=SYN))
+    short, counted = read([*map(ethernet, packets), FILLER])
+    long, _ = read([ethernet(tag(p, 0x86DD if p[0] >> 4 == 6 else 0x0800), 0x8100) for p in packets])
+    assert short == long
+    assert len(short) == len(packets)
+    assert "bad_checksum" not in counted
+
+
+@pytest.mark.parametrize("six", [False, True])
+def test_checksums_of_every_length_on_the_short_way(six):
+    make = packet6 if six else packet4
+    chance = random.Random(11)
+    right, wrong = [], []
+    for size in [*range(200), 1400, 1447, 1448, 9000, 65000]:
+        packet = make(chance.randbytes(size) if size % 3 else b"\xff" * size)
+        at = chance.randrange(len(packet) - size - 4, len(packet))
+        right.append(ethernet(packet))
+        wrong.append(ethernet(packet[:at] + bytes([packet[at] ^ 1 << chance.randrange(8)]) + packet[at + 1 :]))
+    found, counted = read([*right, FILLER])
+    assert len(found) == len(right)
+    assert "bad_checksum" not in counted
+    found, counted = read([*wrong, FILLER])
+    assert (len(found), counted["bad_checksum"]) == (len(wrong), len(wrong))
 
 
 def test_both_ways_agree_on_damage():
