@@ -2,7 +2,11 @@
 
     pytest benchmarks                                             one million connections, some minutes
     pytest benchmarks --connections 100000
-    pytest benchmarks --benchmark-compare=benchmarks/reference.json
+    pytest benchmarks --benchmark-timer=time.process_time --benchmark-compare=benchmarks/reference.json
+    pytest benchmarks --benchmark-timer=time.process_time --benchmark-json=benchmarks/reference.json    make a new reference
+
+The reference counts CPU time, which other programs on the machine disturb least (of two threads, both count); it says
+what machine it is of, and figures of another one say nothing about the code.
 
 Every benchmark says in its extra_info how many operations a round has, and `ns` is the median a piece.
 """
@@ -20,6 +24,20 @@ ROUNDS = 9
 
 def pytest_addoption(parser):
     parser.addoption("--connections", type=int, default=1_000_000, help="size of the tables (1000000)")
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    """What the figures depend on; not the name of the machine."""
+    machine_info.pop("node", None)
+    cpu = machine_info["cpu"]
+    machine_info["cpu"] = {name: cpu[name] for name in ("brand_raw", "count") if name in cpu}
+
+
+def pytest_benchmark_update_json(config, benchmarks, output_json):
+    """The commit, but no names of branches and folders."""
+    output_json["commit_info"] = {name: output_json["commit_info"].get(name) for name in ("id", "time", "dirty")}
+    for one in output_json["benchmarks"]:
+        one["stats"].pop("data", None)
 
 
 @pytest.fixture(scope="session")
