@@ -209,7 +209,8 @@ def test_a_stage_replaces_what_an_earlier_one_opened():
 def test_without_a_load_described_it_fills_and_replaces():
     told = report("--duration", "1s")
     clean(told)
-    assert told["held"]["live"] == 1000 and told["counts"]["answered"] == told["counts"]["opened"]
+    # One more when the last opening of the first stage and the end of its time fall together.
+    assert 1000 <= told["held"]["live"] <= 1001 and told["counts"]["answered"] == told["counts"]["opened"]
     assert 1200 < told["counts"]["opened"] < 1850, "a thousand, and a thousand a second for 800 ms"
 
 
