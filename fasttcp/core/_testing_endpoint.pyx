@@ -4,12 +4,14 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 from fasttcp.core.arrivals cimport endpoint_batch, endpoint_receive
 from fasttcp.core.calls cimport (
     endpoint_abort, endpoint_accept, endpoint_close, endpoint_keepalive, endpoint_listen, endpoint_open,
     endpoint_open_listener, endpoint_read, endpoint_send,
 )
+from fasttcp.core.crowds cimport crowd_skip
 from fasttcp.core.endpoint cimport endpoint_check, endpoint_fini, endpoint_init
 from fasttcp.core.expiry cimport endpoint_advance
 from fasttcp.core.isn cimport initial_sequence
@@ -21,7 +23,7 @@ from fasttcp.core.store cimport (
     store_in_use, store_open, store_row_of,
 )
 from fasttcp.core.tcb cimport (
-    TCB_AHEAD, TCB_AHEAD_BITS, Endpoint, EndpointCold, ListenerCold, Outcome, cold_of, listener_of, local_shift,
+    TCB_AHEAD, TCB_AHEAD_BITS, Crowd, Endpoint, EndpointCold, ListenerCold, Outcome, cold_of, listener_of, local_shift,
     remote_shift,
 )
 from fasttcp.core.trace cimport trace_close, trace_open
@@ -40,6 +42,18 @@ def siphash_words(key0, key1, words):
     for i, w in enumerate(words):
         word[i] = w
     return siphash(key, word, len(words))
+
+
+def skip_of(const unsigned char[::1] taken, uint32_t first, uint32_t last, uint32_t port, uint32_t step):
+    """crowd_skip, when `taken` has a 1 for each taken one of all 65,536 ports."""
+    cdef Crowd c
+    cdef uint32_t at
+    if not (taken.shape[0] == 65536 and first <= port <= last < 65536 and step in (1, 2)):
+        raise AssertionError()
+    memset(&c, 0, sizeof(Crowd))
+    for at in range(65536):
+        c.bit[at >> 6] |= <uint64_t>taken[at] << (at & 63)
+    return crowd_skip(&c, first, last, port, step)
 
 
 cdef class Seat:
