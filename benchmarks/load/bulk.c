@@ -22,6 +22,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "probe.h"
+
 #define MSS 1460
 #define SCALE 7
 
@@ -29,17 +31,6 @@ static int fd;
 static uint8_t out[10 + 65536], in[70000];
 static uint32_t una, nxt, rcv_nxt, window;
 static uint64_t packets_out, packets_in;
-
-static void die(const char *what) {
-    fprintf(stderr, "%s: %s (errno %d)\n", what, strerror(errno), errno);
-    exit(1);
-}
-
-static int64_t now(clockid_t clock) {
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
 
 static void sink(void) {
     static char buffer[1 << 20];

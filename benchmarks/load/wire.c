@@ -30,6 +30,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "probe.h"
+
 #define MOST 256
 #define ROOM 2048
 #define VNET ((int)sizeof(struct virtio_net_hdr))
@@ -37,17 +39,6 @@
 static uint64_t sent, got, calls;
 static uint8_t frame[MOST][128], room[MOST][ROOM];
 static int length; /* of a packet with what stands before it */
-
-static void die(const char *what) {
-    fprintf(stderr, "%s: %s (errno %d)\n", what, strerror(errno), errno);
-    exit(1);
-}
-
-static int64_t now(clockid_t clock) {
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
 
 static uint16_t sum(const uint8_t *p, int n, uint32_t s) {
     for (int i = 0; i < n; i += 2) s += p[i] << 8 | p[i + 1];

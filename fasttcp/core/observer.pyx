@@ -523,6 +523,13 @@ cdef inline uint16_t see_opened(
     return V_CHANGED | see_ack(o, row, s, segment, actions)
 
 
+cdef inline uint16_t see_known(Observer *o, row_t row, int s, const Segment *segment, uint32_t *actions) noexcept nogil:
+    """A segment without RST on a row that has its states."""
+    if not segment.flags & SYN:
+        return see_opened(o, row, s, segment, actions)
+    return see_syn_ack(o, row, s, segment) if segment.flags & ACK else see_syn(o, row, s, segment)
+
+
 cdef inline bint is_twin(const Observer *o, const Row *line, int s, const Segment *segment) noexcept nogil:
     """The same packet once more, from a second tap (case 62): nothing differs, and no host repeats so soon."""
     return (
@@ -589,10 +596,8 @@ cdef void observer_step(Observer *o, const Key *key, const Segment *segment, Ver
         verdict |= V_CHANGED
         if not flags & SYN:
             verdict |= see_opened(o, row, s, segment, &actions)
-    elif flags & SYN:
-        verdict |= see_syn_ack(o, row, s, segment) if flags & ACK else see_syn(o, row, s, segment)
     else:
-        verdict |= see_opened(o, row, s, segment, &actions)
+        verdict |= see_known(o, row, s, segment, &actions)
 
     if verdict & V_RETRANSMITTED:
         if is_twin(o, line, s, segment):
@@ -625,13 +630,10 @@ cdef void observer_step(Observer *o, const Key *key, const Segment *segment, Ver
 
 
 cdef uint16_t observer_see(Observer *o, row_t row, int s, const Segment *segment, bint *arms) noexcept nogil:
-    """A segment without RST on a row that has its states; arms: whether it moves the row's timer."""
+    """The same for others; arms: whether the segment moves the row's timer."""
     cdef uint32_t actions = 0
     cdef uint16_t verdict
-    if segment.flags & SYN:
-        verdict = see_syn_ack(o, row, s, segment) if segment.flags & ACK else see_syn(o, row, s, segment)
-    else:
-        verdict = see_opened(o, row, s, segment, &actions)
+    verdict = see_known(o, row, s, segment, &actions)
     arms[0] = counts_from_now(&o.engine.table.rows[row], verdict, actions)
     return verdict
 
