@@ -28,7 +28,7 @@ cdef extern from "tags.h" nogil:
 cdef extern from "mul128.h" nogil:
     wide_t mul64(uint64_t a, uint64_t b) noexcept
     wide_t mul64_portable(uint64_t a, uint64_t b) noexcept
-    wide_t pair_multiply(wide_t a, uint64_t x, wide_t b, uint64_t y) noexcept
+    wide_t dot128(wide_t plus, wide_t a, uint64_t x, wide_t b, uint64_t y) noexcept
 
 EVICT, PLAIN_MEMORY, SMALL_PAGES, LAZY, IPV6 = STORE_EVICT, STORE_PLAIN_MEMORY, STORE_SMALL_PAGES, STORE_LAZY, STORE_IPV6
 HUGE, PLAIN = BLOCK_HUGE, BLOCK_PLAIN
@@ -60,12 +60,15 @@ def multiply(uint64_t a, uint64_t b):
     return (<object>native.hi << 64) | native.lo, (<object>portable.hi << 64) | portable.lo
 
 
-def pair(a, uint64_t x, b, uint64_t y):
-    """(a + x) * (b + y) modulo 2^128."""
-    cdef wide_t p, q, r
-    p.lo, p.hi = a & (2**64 - 1), a >> 64
-    q.lo, q.hi = b & (2**64 - 1), b >> 64
-    r = pair_multiply(p, x, q, y)
+cdef wide_t _wide(number):
+    cdef wide_t w
+    w.lo, w.hi = number & (2**64 - 1), number >> 64
+    return w
+
+
+def dot(plus, a, uint64_t x, b, uint64_t y):
+    """plus + a * x + b * y modulo 2^128."""
+    cdef wide_t r = dot128(_wide(plus), _wide(a), x, _wide(b), y)
     return (<object>r.hi << 64) | r.lo
 
 
@@ -225,7 +228,7 @@ cdef class Store:
         self.key(&k, &s, name)
         if staged:
             store_prefetch(&self.t, &k)
-            store_peek(&self.t, &k)
+            store_peek(&self.t, &k, True)
         return (row, k.side) if store_find(&self.t, &k, &row) else None
 
     def find_with_hint(self, tuple name, row_t hint):

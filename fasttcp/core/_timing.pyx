@@ -196,7 +196,7 @@ cdef class Rows:
                     if i < self.count:
                         store_prefetch(&self.table, &self.keys[self.order[i]])
                     if i >= AHEAD and i - AHEAD < self.count:
-                        store_peek(&self.table, &self.keys[self.order[i - AHEAD]])
+                        store_peek(&self.table, &self.keys[self.order[i - AHEAD]], False)
                 if i >= 2 * AHEAD:
                     key = &self.keys[self.order[i - 2 * AHEAD]]
                     found += store_find(&self.table, key, &row)

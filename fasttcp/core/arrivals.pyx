@@ -72,9 +72,7 @@ cdef void endpoint_batch(Endpoint *e, const Segment *segments, size_t n, Outcome
             store_prefetch(t, key)
         if i >= AHEAD and i - AHEAD < n:
             key = &keys[(i - AHEAD) & (RING - 1)]
-            store_peek(t, key)
-            # Nothing is read here, so a row that there is none of does no harm.
-            prefetch_write(store_cold(t, key.hint))
+            store_peek(t, key, True)
             prefetch_write(<char *>store_cold(t, key.hint) + 64)
         if i >= 2 * AHEAD:
             s = &segments[i - 2 * AHEAD]

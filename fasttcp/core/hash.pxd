@@ -3,15 +3,14 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 
 from fasttcp.core.layout cimport NO_ROW, ROW_IPV6, Row, Segment, row_t
-from fasttcp.core.prefetch cimport load32, load64, net32, net64
+from fasttcp.core.prefetch cimport load32, load64, net32, net64, settle_pointer
 
 cdef extern from "mul128.h" nogil:
     ctypedef struct wide_t:
         uint64_t lo
         uint64_t hi
 
-    wide_t pair_multiply(wide_t a, uint64_t x, wide_t b, uint64_t y) noexcept
-    wide_t add128(wide_t a, wide_t b) noexcept
+    wide_t dot128(wide_t plus, wide_t a, uint64_t x, wide_t b, uint64_t y) noexcept
 
 
 cdef struct HashKey:
@@ -27,14 +26,14 @@ cdef struct Key:
     uint16_t port[2]            # host order
     uint8_t  side               # which side sent the segment: 0 or 1; endpoint keys: 0
     uint8_t  v6                 # ROW_IPV6, or 0
-    row_t    hint               # set by store_peek: the row this key probably has, or NO_ROW
+    row_t    hint               # set by store_peek: the row that this key may have; before that NO_ROW
     uint32_t home               # set by store_prefetch: the bucket its chain began with then
     const uint8_t *wide[2]      # IPv6 only: the 16-byte addresses in the order of the sides, in the caller's memory
 
 
 cdef inline uint64_t hash_words(const HashKey *h, uint64_t x, uint64_t y) noexcept nogil:
-    """64 bits of (a + x)(b + y) + c, stirred by a bijection so that every part of them may be used alone."""
-    cdef uint64_t r = add128(pair_multiply(h.ends[0], y, h.ends[1], x), h.plus).hi
+    """64 bits of a x + b y + c, stirred by a bijection so that every part of them may be used alone."""
+    cdef uint64_t r = dot128(h.plus, h.ends[0], x, h.ends[1], y).hi
     r ^= r >> 32
     r *= <uint64_t>0x9E3779B97F4A7C15
     return r ^ (r >> 32)
@@ -51,9 +50,8 @@ cdef inline uint64_t hash_of_row(const HashKey *h, const Row *r) noexcept nogil:
 
 cdef inline uint64_t hash_wide(const HashKey *h, const uint8_t *a, const uint8_t *b) noexcept nogil:
     """64 bits of the keyed hash of a pair of IPv6 addresses, in this order."""
-    cdef wide_t first = pair_multiply(h.wide[0], net64(load64(a + 8)), h.wide[1], net64(load64(a)))
-    cdef wide_t second = pair_multiply(h.wide[2], net64(load64(b + 8)), h.wide[3], net64(load64(b)))
-    return add128(add128(first, second), h.wide_plus).hi
+    cdef wide_t first = dot128(h.wide_plus, h.wide[0], net64(load64(a)), h.wide[1], net64(load64(a + 8)))
+    return dot128(first, h.wide[2], net64(load64(b)), h.wide[3], net64(load64(b + 8))).hi
 
 
 cdef inline bint is_mapped(const uint8_t *a) noexcept nogil:
@@ -79,12 +77,15 @@ cdef inline void key_observed(Key *k, const Segment *s, const HashKey *h) noexce
     """The key of a segment seen on the wire: side 0 is the lower (address, port), so both directions have one key."""
     cdef const uint8_t *src = &s.src[0]
     cdef const uint8_t *dst = &s.dst[0]
-    cdef uint64_t x, y, swap
+    # The last eight bytes of an IPv4 address in its 16-byte form are 0xFFFF and the address; of both, nothing else is left.
+    cdef uint64_t x = net64(load64(src + 8)) ^ <uint64_t>0xFFFF << 32
+    cdef uint64_t y = net64(load64(dst + 8)) ^ <uint64_t>0xFFFF << 32
+    cdef uint64_t swap
     cdef uint8_t turned
     k.hint = NO_ROW
-    if is_mapped(src) and is_mapped(dst):
-        x = <uint64_t>net32(load32(src + 12)) << 16 | s.sport
-        y = <uint64_t>net32(load32(dst + 12)) << 16 | s.dport
+    if load64(src) | load64(dst) | (x | y) >> 32 == 0:
+        x = x << 16 | s.sport
+        y = y << 16 | s.dport
         # The direction of the next segment cannot be predicted: no branch on it.
         turned = y < x
         swap = (x ^ y) & (0 - <uint64_t>turned)
@@ -98,6 +99,9 @@ cdef inline void key_observed(Key *k, const Segment *s, const HashKey *h) noexce
         k.v6 = 0
         k.hash = hash_words(h, x, y)
         return
+    settle_pointer(s)           # all that follows is for IPv6: the usual way is to compute none of it
+    src = &s.src[0]
+    dst = &s.dst[0]
     x = net64(load64(src))
     y = net64(load64(dst))
     if x == y:

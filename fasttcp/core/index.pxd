@@ -76,24 +76,24 @@ cdef inline bint key_is_of(const Index *x, const Key *k, row_t row) noexcept nog
 
 
 cdef inline row_t index_peek(const Index *x, uint64_t hash, uint32_t home) noexcept nogil:
-    """The likeliest row, unchecked, or NO_ROW; prefetches it, and what else the look-up may need.
+    """The likeliest row, unchecked; prefetches it, and what else the look-up may need. Some row that there is or was,
+    most likely number 0, where the bucket knows none.
 
     home: index_home of the hash, now or some insertions ago; an older one may miss the row, no more.
     """
     cdef const Bucket *b = &x.bucket[home]
     cdef uint32_t match = tags_match(b.tag, index_tag(hash))
-    # Whether it is there cannot be predicted where many connections open: no branch on it. Any place will do for a tag
-    # that is not there, if its row is then replaced by NO_ROW, which has all bits.
-    cdef uint32_t missing = 0 - <uint32_t>(match == 0)
+    # Whether it is there cannot be predicted where many connections open: no branch on it. Without a match the last place
+    # answers, which few buckets have ever filled.
     cdef row_t first = b.row[lowest_bit(match | 1 << (BUCKET_ROWS - 1))]
-    prefetch_write(&x.rows[first & ~missing])
+    prefetch_write(&x.rows[first])
     if b.next:
         prefetch_read(&x.overflow[b.next])
     match &= match - 1
     while match:
         prefetch_write(&x.rows[b.row[lowest_bit(match)]])
         match &= match - 1
-    return first | missing
+    return first
 
 
 cdef inline bint index_find(const Index *x, const Key *k, row_t *row) noexcept nogil:

@@ -1,4 +1,4 @@
-/* (a + x) * (b + y) modulo 2^128, with a and b of 128 bits and x and y of 64: the step of the keyed hash. */
+/* Sums of products modulo 2^128, each of a number of 128 bits and one of 64: the step of the keyed hash. */
 #ifndef FASTTCP_MUL128_H
 #define FASTTCP_MUL128_H
 
@@ -43,23 +43,22 @@ static inline wide_t mul64(uint64_t a, uint64_t b)
 #endif
 }
 
-static inline wide_t add128(wide_t a, wide_t b)
+/* plus + a * x + b * y modulo 2^128. */
+static inline wide_t dot128(wide_t plus, wide_t a, uint64_t x, wide_t b, uint64_t y)
 {
     wide_t r;
-    r.lo = a.lo + b.lo;
-    r.hi = a.hi + b.hi + (r.lo < a.lo);
-    return r;
-}
-
-static inline wide_t pair_multiply(wide_t a, uint64_t x, wide_t b, uint64_t y)
-{
-    wide_t r;
-    a.lo += x;
-    a.hi += a.lo < x;
-    b.lo += y;
-    b.hi += b.lo < y;
-    r = mul64(a.lo, b.lo);
-    r.hi += a.lo * b.hi + a.hi * b.lo;
+#if !defined(FASTTCP_PORTABLE) && defined(__SIZEOF_INT128__)
+    unsigned __int128 low = (unsigned __int128)a.lo * x + (unsigned __int128)b.lo * y + plus.lo;
+    r.lo = (uint64_t)low;
+    r.hi = (uint64_t)(low >> 64);
+#else
+    wide_t p = mul64(a.lo, x), q = mul64(b.lo, y);
+    r.lo = p.lo + q.lo;
+    r.hi = p.hi + q.hi + (r.lo < p.lo);
+    r.lo += plus.lo;
+    r.hi += r.lo < plus.lo;
+#endif
+    r.hi += a.hi * x + b.hi * y + plus.hi;
     return r;
 }
 

@@ -396,7 +396,7 @@ cdef bint infer_handshake(Observer *o, row_t row, int s, const Segment *segment)
         line.seat.half[r].rcv_nxt = segment.seq
         fire(&o.engine, row, r, E_RCV_SYN_ACK, segment, segment.time_ns)
     if line.state[r] == S_SYN_RCVD and (
-        segment.ack == line.seat.half[r].snd_nxt and syn_seen(line, r) or seq_lt(cold.isn[r], segment.ack)
+        segment.ack == line.seat.half[r].snd_nxt or seq_lt(cold.isn[r], segment.ack)
     ):
         fire(&o.engine, row, r, E_RCV_ACK_OF_SYN, segment, segment.time_ns)
     if line.state[s] == S_SYN_RCVD and segment.payload != 0 and syn_seen(line, s):
@@ -555,7 +555,6 @@ cdef void observer_step(Observer *o, const Key *key, const Segment *segment, Ver
     cdef bint known
     cdef ns_t deadline
 
-    o.tallies.segments += 1
     store_see(t, segment.time_ns)
     if segment.time_ns < t.now_ns:
         verdict |= V_LATE                           # time never goes back inside a table (case 61)

@@ -4,7 +4,7 @@ ahead of its use. See usual.pxd for what is usual; what that comes to is learnt 
 What must not stand here: a rule, a state.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memset
 
 from fasttcp.core.hash cimport Key, key_observed
@@ -13,10 +13,9 @@ from fasttcp.core.names cimport N_STATES, S_SYN_RCVD, S_SYN_SENT
 from fasttcp.core.observer cimport (
     V_CHANGED, Observer, Verdict, observer_advance, observer_see, observer_step, opening, prefetch_beside,
 )
-from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.store cimport Table, store_behind, store_cold, store_peek, store_prefetch, store_see
 from fasttcp.core.usual cimport (
-    EVIDENCE, EV_COVERS, EV_FIN, EV_SYN_ACK, UNUSUAL_BIT, USUAL_ARMS, USUAL_ASKS_SYN, Usual, usual_at, usual_segment,
+    EVIDENCE, EV_COVERS, EV_FIN, EV_SYN_ACK, UNUSUAL_BIT, USUAL_ARMS, Usual, usual_at, usual_segment,
     usual_time,
 )
 
@@ -101,8 +100,6 @@ cdef Usual usual_try(Observer *o, uint32_t evidence, int s, uint32_t pair, uint3
         found.what |= <uint32_t>1 << UNUSUAL_BIT
     if arms:
         found.what |= USUAL_ARMS
-    if evidence != EV_SYN_ACK and (pair >> (4 if s else 0) & 0xF) == S_SYN_RCVD:
-        found.what |= USUAL_ASKS_SYN
     return found
 
 
@@ -130,6 +127,7 @@ cdef void step_group(
     cdef bint traced = o.engine.trace.steps != NULL
     cdef bint late
     cdef size_t i, now
+    o.tallies.segments += end - first
     for i in range(first, end):
         now = numbered(at, i)
         late = not usual_time(&o.engine.table, segments[now].time_ns) and see_time(o, segments[now].time_ns)
@@ -144,8 +142,7 @@ cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcep
     o.allowance = CALL_BUDGET
     key_observed(&key, segment, &o.engine.table.hash_key)
     store_prefetch(&o.engine.table, &key)
-    row = store_peek(&o.engine.table, &key)         # waits for the bucket; from here on the rest is on its way
-    prefetch_write(store_cold(&o.engine.table, row))
+    row = store_peek(&o.engine.table, &key, True)   # waits for the bucket; from here on the rest is on its way
     prefetch_beside(o, row)
     step_group(o, &key, segment, NULL, 0, 1, verdict)
 
@@ -171,13 +168,7 @@ cdef inline void pipeline(
         if first >= BATCH:
             key = &keys[(first - BATCH) & (RING - 1)]
             for i in range(first - BATCH, min(first - BATCH + GROUP, n)):
-                row = store_peek(t, key)
-                # The opening writes to the cold record too. No branch on what cannot be predicted: others ask for their
-                # row once more.
-                prefetch_write(<char *>&t.rows[row] + (
-                    (<char *>store_cold(t, row) - <char *>&t.rows[row])
-                    & (0 - <int64_t>(segments[numbered(at, i)].flags >> 1 & 1))
-                ))
+                row = store_peek(t, key, segments[numbered(at, i)].flags >> 1 & 1)
                 prefetch_beside(o, row)
                 key += 1
         if first >= 2 * BATCH:

@@ -1,4 +1,5 @@
-/* Hints to the cache, and byte order. Every form that is not a hint gives the same result on every machine. */
+/* Hints to the cache and to the compiler, and byte order. Every form that is not a hint gives the same result on every
+   machine. */
 #ifndef FASTTCP_PREFETCH_H
 #define FASTTCP_PREFETCH_H
 
@@ -32,6 +33,15 @@
 #define FASTTCP_BIG_ENDIAN 0
 #endif
 
+/* The compiler may not look through this variable: what it holds is computed before, and nothing that comes after is put
+   together with what came before. Where a dozen values are worked out at once, gcc would else keep half of them on the
+   stack. */
+#if !defined(FASTTCP_PORTABLE) && (defined(__GNUC__) || defined(__clang__))
+#define settle(variable) __asm__("" : "+r"(variable))
+#else
+#define settle(variable) ((void)0)
+#endif
+
 static inline uint32_t swap32(uint32_t x)
 {
 #if defined(FASTTCP_PORTABLE)
@@ -47,7 +57,11 @@ static inline uint32_t swap32(uint32_t x)
 
 static inline uint64_t swap64(uint64_t x)
 {
+#if !defined(FASTTCP_PORTABLE) && (defined(__GNUC__) || defined(__clang__))
+    return __builtin_bswap64(x);
+#else
     return (uint64_t)swap32((uint32_t)x) << 32 | swap32((uint32_t)(x >> 32));
+#endif
 }
 
 /* A number in network order, as it lies in memory, to the machine's order; and back. */
@@ -68,6 +82,8 @@ static inline uint64_t load64(const void *p)
     memcpy(&x, p, 8);
     return x;
 }
+
+static inline void store64(void *p, uint64_t x) { memcpy(p, &x, 8); }
 
 /* What is left of a loaded word without its first 2 * half bits in memory, moved to the front; zeros behind. */
 static inline uint64_t rest_of_word(uint64_t word, uint32_t half)

@@ -56,6 +56,12 @@ cdef struct Links:              # 8 bytes: the places of both neighbours
     uint32_t newer
 
 
+# Records that stand beside the rows, one for each.
+cdef struct Beside:
+    char  *base
+    size_t stride
+
+
 cdef struct Table:
     Row     *rows               # (capacity,)
     char    *cold               # (capacity,) records of cold_stride bytes that begin with Cold
@@ -82,6 +88,8 @@ cdef struct Table:
     HashKey  hash_key           # from secret; must not move while the table is open
     Index    index
     Wheel    wheel
+    Beside   for_family[2]      # what a look-up reads besides: of IPv4 rows nothing (the row itself), of IPv6 rows addr6
+    Beside   for_kind[2]        # what a segment touches besides: nothing, or the cold record when it has a SYN
     Block    rows_block
     Block    cold_block
     Block    addr6_block
@@ -114,16 +122,19 @@ cdef inline void store_prefetch(const Table *t, Key *k) noexcept nogil:
     prefetch_write(&t.index.bucket[k.home])
 
 
-cdef inline row_t store_peek(const Table *t, Key *k) noexcept nogil:
-    """The row whose lines the look-up will want; some row where there is none, whose lines may be fetched as well."""
-    cdef row_t row
-    cdef char *line
+cdef inline void store_prefetch_beside(const Beside *of, row_t row) noexcept nogil:
+    prefetch_write(of.base + row * of.stride)
+
+
+cdef inline row_t store_peek(const Table *t, Key *k, uint32_t syn) noexcept nogil:
+    """The row that the look-up will meet first, whose lines are fetched. syn: 1 for a segment with SYN, else 0.
+
+    No branch on family and kind, which cannot be predicted in a mix: others ask for their row once more.
+    """
     k.hint = index_peek(&t.index, k.hash, k.home)
-    row = min(k.hint, <row_t>t.high)
-    line = <char *>&t.rows[row]
-    # No branch on the family, which cannot be predicted in a mix: IPv4 asks for its row once more.
-    prefetch_write(line + ((<char *>t.addr6 + <size_t>row * 32 - line) & (0 - <int64_t>k.v6)))
-    return row
+    store_prefetch_beside(&t.for_family[k.v6], k.hint)
+    store_prefetch_beside(&t.for_kind[syn], k.hint)
+    return k.hint
 
 
 cdef inline bint store_find(const Table *t, const Key *k, row_t *row) noexcept nogil:

@@ -102,6 +102,12 @@ cdef int _open_blocks(Table *t, size_t rows) except -1 nogil:
     t.cold = t.cold_block.base
     block_open(&t.addr6_block, t.max_rows * 32, kind)
     t.addr6 = <uint8_t *>t.addr6_block.base
+    t.for_family[0].base = t.for_kind[0].base = <char *>t.rows
+    t.for_family[0].stride = t.for_kind[0].stride = sizeof(Row)
+    t.for_family[1].base = <char *>t.addr6
+    t.for_family[1].stride = 32
+    t.for_kind[1].base = t.cold
+    t.for_kind[1].stride = t.cold_stride
     if t.flags & STORE_EVICT:
         block_open(&t.links_block, (EVICT_CLASSES + t.max_rows) * sizeof(Links), kind)
         t.links = <Links *>t.links_block.base

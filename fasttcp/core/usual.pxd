@@ -11,16 +11,26 @@
 # one branch on "SYN or not", one on "odd", and no other that depends on the segment.
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from fasttcp.core.hash cimport Key
-from fasttcp.core.index cimport key_is_of
 from fasttcp.core.layout cimport (
-    ACK, FIN, NO_ROW, RST, SYN, Half, Observed, Row, Segment, ns_t, row_t, seq_max, seq_t, tick_t,
+    ACK, FIN, ROW_IPV6, RST, SYN, Half, Observed, Row, Segment, ns_t, row_t, seq_max, tick_t,
 )
-from fasttcp.core.observer cimport KEEP_TIMER, Observer, Verdict, learn_scale
+from fasttcp.core.observer cimport KEEP_TIMER, ROW_BLANK, Observer, Verdict, learn_scale
+from fasttcp.core.prefetch cimport load32, load64, settle, settle_pointer, store64
 from fasttcp.core.store cimport Table, store_arm_ns, store_cold, store_move_states
 from fasttcp.core.wheel cimport WHEEL_SLOTS
+
+cdef extern from *:
+    """
+    /* Half.window, packets and bytes as one number: so they are counted by one addition, and a carry is seen in it. */
+    #define HALF_PACKETS (FASTTCP_BIG_ENDIAN ? 32 : 16)
+    #define HALF_BYTES (FASTTCP_BIG_ENDIAN ? 0 : 32)
+    #define HALF_WINDOW (FASTTCP_BIG_ENDIAN ? 48 : 0)
+    #define HALF_CARRIES (FASTTCP_BIG_ENDIAN ? 16 : 32)     /* from the upper one of both signs to the lower one */
+    """
+    const int HALF_PACKETS, HALF_BYTES, HALF_WINDOW, HALF_CARRIES
 
 # An index of the table: evidence << 9 | sender's side << 8 | pair of states
 cdef enum:
@@ -35,7 +45,6 @@ cdef struct Usual:                  # an entry, 8 bytes
     uint32_t what                   # the pair of states afterwards, and USUAL_...
 
 cdef enum:
-    USUAL_ASKS_SYN = 1 << 29        # only if the receiver's own SYN was seen
     USUAL_ARMS = 1 << 30            # silence, or 2MSL, is counted from now on
     UNUSUAL_BIT = 31                # the upmost: the general path must see it
 
@@ -52,9 +61,15 @@ cdef inline bint usual_time(const Table *t, ns_t now_ns) noexcept nogil:
     )
 
 
-cdef inline bint usual_row(const Table *t, const Key *key, row_t row) noexcept nogil:
-    """Whether the row that was fetched for this key is the one that has it. (A free row has no timer: it is odd.)"""
-    return row != NO_ROW and key_is_of(&t.index, key, row)
+cdef inline bint usual_row(const Table *t, const Key *key, const Row *line) noexcept nogil:
+    """Whether the row that was fetched for this key is the one that has it. What is left to be asked: whether the row of an
+    IPv4 key is one of IPv4, and in use. (A free row has no timer: it is odd.)"""
+    if (load64(line.addr) ^ load64(key.addr)) | <uint64_t>(load32(line.port) ^ load32(key.port)):
+        return False
+    return not key.v6 or (
+        line.flags & ROW_IPV6 and memcmp(t.addr6 + <size_t>key.hint * 32, key.wide[0], 16) == 0
+        and memcmp(t.addr6 + <size_t>key.hint * 32 + 16, key.wide[1], 16) == 0
+    )
 
 
 # What is odd is told by the upmost bit of a word: one "or" for each question, and no branch. Differences of sequence
@@ -62,57 +77,58 @@ cdef inline bint usual_row(const Table *t, const Key *key, row_t row) noexcept n
 # segment that has it to the general path.
 
 cdef inline bint usual_apply(
-    Observer *o, row_t row, int s, const Segment *g, const Usual *entry, uint32_t odd,
-    seq_t snd_nxt, seq_t rcv_nxt, bint syn, Verdict *out
+    Observer *o, const Key *key, Row *line, const Segment *g, const Usual *entry, uint32_t odd, bint syn, Verdict *out
 ) noexcept nogil:
     """What every usual segment does: states, numbers of its sender, counters, times, the verdict. False, and nothing is
     changed, when `odd`, or anything found here, says that it is not usual. syn: a constant of the caller."""
     cdef Table *t = &o.engine.table
-    cdef Row *line = &t.rows[row]
-    cdef Half *sender = &line.seat.half[s]
-    cdef uint32_t before = <uint32_t>line.state[0] << 4 | line.state[1]
+    cdef Half *sender = &line.seat.half[key.side]
     cdef uint32_t after = entry.what & 0xFF
     cdef uint32_t arms = <uint32_t>(<int32_t>(entry.what << 1) >> 31)          # all its bits, or none
-    cdef uint16_t packets = <uint16_t>(sender.packets + 1)
-    cdef uint32_t bytes = sender.bytes + g.payload
-    cdef uint32_t parked = line.parked
-    cdef int32_t stands = (parked - <uint32_t>t.wheel.cursor) & (WHEEL_SLOTS - 1)
     cdef tick_t deadline = <tick_t>(t.now_tick + (g.time_ns != t.tick_start_ns) + o.timeout[after])
+    cdef uint32_t cursor = <uint32_t>t.wheel.cursor
+    cdef uint64_t counters = load64(&sender.window)
+    cdef uint64_t carries = counters
     cdef ns_t later
-    odd |= (
-        entry.what
-        | 0 - (g.info & o.void_info)
-        | <uint32_t>line.flags << 25                        # ROW_BLANK
-        # A timer that is due within the next tick is asked first; one that would have to move in the wheel is moved.
-        | line.deadline - <tick_t>t.now_tick - 2
-        | ~(parked << 16)                                   # not PARKED
-        | arms & <uint32_t>(min(<int32_t>(deadline - <tick_t>t.wheel.cursor), <int32_t>t.wheel.horizon) - stands)
-        | <uint32_t>packets - 1                             # a carry
-        | sender.bytes & ~bytes | g.payload                 # a carry, or nothing that any packet holds
-    )
+    odd |= entry.what | g.payload                           # (so many bytes no packet holds)
+    settle(odd)
+    odd |= 0 - (g.info & o.void_info)
+    odd |= 0 - ((line.flags ^ key.v6) & (ROW_IPV6 | ROW_BLANK))
+    settle(odd)
+    odd |= line.deadline - <tick_t>t.now_tick - 2           # a timer that is due within the next tick is asked first
+    settle(odd)
+    # A timer that would have to move in the wheel is moved. It stands no further ahead than the horizon, so that a deadline
+    # beyond that is no question of its own.
+    odd |= ~(<uint32_t>line.parked << 16)                   # not PARKED
+    odd |= arms & (deadline - cursor - ((line.parked - cursor) & (WHEEL_SLOTS - 1)))
+    settle(odd)
+    counters += (<uint64_t>1 << HALF_PACKETS) + (<uint64_t>g.payload << HALF_BYTES)
+    carries &= ~counters
+    odd |= <uint32_t>(carries | carries >> HALF_CARRIES)
     if <int32_t>odd < 0:
         return False
+    settle_pointer(g)                                               # from here on its fields are read again, not kept
     if syn:
-        learn_scale(line, s, g)
-        line.seat.half[s ^ 1].rcv_nxt = g.seq       # what the other acknowledges is told apart from here on
-        (<Observed *>store_cold(t, row)).isn[s] = g.seq
+        learn_scale(line, key.side, g)
+        line.seat.half[key.side ^ 1].rcv_nxt = g.seq        # what the other acknowledges is told apart from here on
+        (<Observed *>store_cold(t, key.hint)).isn[key.side] = g.seq
+        sender.snd_nxt = g.seq + 1
+        sender.rcv_nxt = g.ack
+    else:
+        sender.rcv_nxt = seq_max(sender.rcv_nxt, g.ack)
+    sender.snd_nxt += g.payload + (0 if syn else g.flags & FIN)
+    store64(&sender.window, (counters & ~(<uint64_t>0xFFFF << HALF_WINDOW)) | <uint64_t>g.window << HALF_WINDOW)
     t.now_ns = g.time_ns
-    o.tallies.segments += 1
-    memcpy(line.state, entry.state, 2)
-    store_move_states(t, row, before, after)
-    sender.snd_nxt = snd_nxt
-    sender.rcv_nxt = rcv_nxt
-    sender.window = g.window
-    sender.packets = packets
-    sender.bytes = bytes
     line.last_ns = g.time_ns
-    out.row = row
+    store_move_states(t, key.hint, <uint32_t>line.state[0] << 4 | line.state[1], after)
+    memcpy(line.state, entry.state, 2)
+    out.row = key.hint
     memcpy(&out.flags, entry, 4)
     if o.watch.seen != NULL:
-        later = o.watch.seen(o.watch.context, o, row, s, g, entry.verdict)
+        later = o.watch.seen(o.watch.context, o, key.hint, key.side, g, entry.verdict)
         if later != 0:
             if later != KEEP_TIMER:
-                store_arm_ns(t, row, later)
+                store_arm_ns(t, key.hint, later)
             return True
     line.deadline ^= (line.deadline ^ deadline) & arms
     return True
@@ -123,50 +139,35 @@ cdef inline bint usual_ack(
 ) noexcept nogil:
     """ACK, data and FIN (neither SYN nor RST is set, ACK is): everything of the sender's that came before is known, and
     nothing is acknowledged that was not seen."""
-    cdef Table *t = &o.engine.table
-    cdef row_t row = key.hint
-    cdef int s = key.side
-    cdef const Row *line
-    cdef const Half *sender
-    cdef const Half *receiver
-    cdef const Usual *entry
-    cdef uint32_t fin, length, seq, covered, fresh, odd
-    if not usual_row(t, key, row):
+    cdef Row *line = &o.engine.table.rows[key.hint]
+    cdef const Half *sender = &line.seat.half[key.side]
+    cdef const Half *receiver = &line.seat.half[key.side ^ 1]
+    cdef uint32_t fin, length, covered, fresh, odd
+    if not usual_row(&o.engine.table, key, line):
         return False
-    line = &t.rows[row]
-    sender = &line.seat.half[s]
-    receiver = &line.seat.half[s ^ 1]
     fin = g.flags & FIN
     length = g.payload + fin
-    seq = sender.snd_nxt
     covered = receiver.snd_nxt - g.ack
-    fresh = g.seq - seq
-    entry = &usual[usual_at(fin << 1 | <uint32_t>(covered == 0), s, <uint32_t>line.state[0] << 4 | line.state[1])]
-    odd = (
-        covered                                             # it acknowledges what was not seen
-        | 0 - fresh                                         # something is missing before it
-        | fresh & (0 - <uint32_t>(length != 0))             # or it brings again what is known
-        # A FIN that was acknowledged before it was seen.
-        | ~(receiver.rcv_nxt - (g.seq + length)) & (0 - fin)
-        | (entry.what << 2) & ~(<uint32_t>line.flags << (27 + s))               # USUAL_ASKS_SYN, ROW_SCALED of the other
-    )
-    return usual_apply(o, row, s, g, entry, odd, seq + length, seq_max(sender.rcv_nxt, g.ack), False, out)
+    fresh = g.seq - sender.snd_nxt
+    odd = covered | 0 - fresh                               # it acknowledges what was not seen; something is missing before it,
+    odd |= fresh & (0 - length)                             # or it brings again what is known
+    settle(odd)
+    odd |= ~(receiver.rcv_nxt - (g.seq + length)) & (0 - fin)   # a FIN that was acknowledged before it was seen
+    settle(odd)
+    return usual_apply(o, key, line, g, &usual[
+        usual_at(fin << 1 | <uint32_t>(covered == 0), key.side, <uint32_t>line.state[0] << 4 | line.state[1])
+    ], odd, False, out)
 
 
 cdef inline bint usual_syn_ack(
     Observer *o, const Usual *usual, const Key *key, const Segment *g, Verdict *out
 ) noexcept nogil:
     """SYN+ACK of a responder that has just received the SYN, acknowledging all of it."""
-    cdef Table *t = &o.engine.table
-    cdef row_t row = key.hint
-    cdef int s = key.side
-    cdef const Row *line
-    if not usual_row(t, key, row):
+    cdef Row *line = &o.engine.table.rows[key.hint]
+    if not usual_row(&o.engine.table, key, line) or g.ack != line.seat.half[key.side ^ 1].snd_nxt:
         return False
-    line = &t.rows[row]
-    return g.ack == line.seat.half[s ^ 1].snd_nxt and usual_apply(
-        o, row, s, g, &usual[usual_at(EV_SYN_ACK, s, <uint32_t>line.state[0] << 4 | line.state[1])], 0,
-        g.seq + 1 + g.payload, g.ack, True, out
+    return usual_apply(
+        o, key, line, g, &usual[usual_at(EV_SYN_ACK, key.side, <uint32_t>line.state[0] << 4 | line.state[1])], 0, True, out
     )
 
 

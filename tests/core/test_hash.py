@@ -40,11 +40,11 @@ def model(secret, a, aport, b, bport):
         addr = a[12:] + b[12:]
     else:
         x = [int.from_bytes((a + b)[i:i + 8], "big") for i in range(0, 32, 8)]
-        pair = (m[3] + x[1]) * (m[4] + x[0]) + (m[5] + x[3]) * (m[6] + x[2]) + m[7] & M128
+        pair = m[3] * x[0] + m[4] * x[1] + m[5] * x[2] + m[6] * x[3] + m[7] & M128
         addr = (pair >> 64).to_bytes(8, "big")
     x = int.from_bytes(addr[:4], "big") << 16 | aport
     y = int.from_bytes(addr[4:], "big") << 16 | bport
-    return addr, stir(((m[0] + y) * (m[1] + x) + m[2] & M128) >> 64)
+    return addr, stir((m[0] * x + m[1] * y + m[2] & M128) >> 64)
 
 
 def test_chacha_block_is_that_of_rfc_8439_section_2_3_2():
@@ -77,9 +77,20 @@ def test_products_at_the_edges():
             assert core.multiply(a, b) == (a * b, a * b)
 
 
-@given(st.integers(0, M128), word, st.integers(0, M128), word)
-def test_pair_multiply_is_the_formula_modulo_2_128(a, x, b, y):
-    assert core.pair(a, x, b, y) == (a + x) * (b + y) & M128
+wide = st.integers(0, M128)
+
+
+@given(wide, wide, word, wide, word)
+def test_dot_is_the_formula_modulo_2_128(plus, a, x, b, y):
+    assert core.dot(plus, a, x, b, y) == plus + a * x + b * y & M128
+
+
+def test_dot_carries_at_the_edges():
+    edges = [0, 1, M64, M64 + 1, M128 - M64, M128]
+    for plus in edges:
+        for a in edges:
+            for b in edges:
+                assert core.dot(plus, a, M64, b, M64) == plus + a * M64 + b * M64 & M128
 
 
 @given(st.tuples(word, word, word, word), address, port, address, port)

@@ -38,7 +38,7 @@ int main(void)
         prefetch_read(bytes);
         prefetch_write(bytes);
         uint64_t a = chance(), b = chance();
-        wide_t p = mul64(a, b), q = pair_multiply(p, a, mul64(b, b), b);
+        wide_t p = mul64(a, b), q = dot128(mul64(a, a), p, a, mul64(b, b), b);
         printf("%x %u %u ", (unsigned)tags_match(bytes, (uint8_t)(a & 3)), tags_count(bytes), lowest_bit((uint32_t)a | 1u << 31));
         printf("%x %llx ", swap32((uint32_t)a), (unsigned long long)swap64(b));
         printf("%llx %llx %llx ", (unsigned long long)p.hi, (unsigned long long)q.hi, (unsigned long long)q.lo);
