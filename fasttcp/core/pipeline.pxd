@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint32_t
 
+from fasttcp.core.hash cimport Key
 from fasttcp.core.layout cimport Segment
 from fasttcp.core.observer cimport Observer, Verdict
 
@@ -10,4 +11,8 @@ cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict 
 # The same for the segments numbered at[0] to at[n - 1] only; verdicts is as long as segments.
 cdef void observe_some(
     Observer *o, const Segment *segments, const uint32_t *at, size_t n, Verdict *verdicts
+) noexcept nogil
+# The same for segments whose keys were made before, by key_observed with this table's hash_key: perhaps in another thread.
+cdef void observe_keyed(
+    Observer *o, const Segment *segments, Key *keys, size_t n, Verdict *verdicts
 ) noexcept nogil

@@ -147,41 +147,54 @@ cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcep
     step_group(o, &key, segment, NULL, 0, 1, verdict)
 
 
+cdef inline Key *key_at(Key *ring, Key *made, size_t i) noexcept nogil:
+    return made + i if made != NULL else &ring[i & (RING - 1)]
+
+
 cdef inline void pipeline(
-    Observer *o, const Segment *segments, const uint32_t *at, size_t n, Verdict *verdicts
+    Observer *o, const Segment *segments, const uint32_t *at, Key *made, size_t n, Verdict *verdicts
 ) noexcept nogil:
     """Every segment in its order, with memory asked for ahead of its use: while one group of segments is applied, the
     rows of those BATCH further on and the buckets of those 2 * BATCH further on are on their way. In groups, not one by
-    one: so the processor works on many keys at once, and a branch that it did not foresee costs it none of that."""
+    one: so the processor works on many keys at once, and a branch that it did not foresee costs it none of that.
+
+    at: which of the segments, NULL for all; made: their keys, NULL when they are to be made here. Constants of the caller."""
     cdef Table *t = &o.engine.table
-    cdef Key keys[RING]
+    cdef Key ring[RING]
     cdef Key *key
     cdef row_t row
     cdef size_t first = 0, i, now
     o.allowance = CALL_BUDGET + n * SEGMENT_BUDGET
     while first < n + 2 * BATCH:
-        key = &keys[first & (RING - 1)]
+        key = key_at(ring, made, first)
         for i in range(first, min(first + GROUP, n)):
-            key_observed(key, &segments[numbered(at, i)], &t.hash_key)
+            if made == NULL:
+                key_observed(key, &segments[numbered(at, i)], &t.hash_key)
             store_prefetch(t, key)
             key += 1
         if first >= BATCH:
-            key = &keys[(first - BATCH) & (RING - 1)]
+            key = key_at(ring, made, first - BATCH)
             for i in range(first - BATCH, min(first - BATCH + GROUP, n)):
                 row = store_peek(t, key, segments[numbered(at, i)].flags >> 1 & 1)
                 prefetch_beside(o, row)
                 key += 1
         if first >= 2 * BATCH:
             now = first - 2 * BATCH
-            step_group(o, &keys[now & (RING - 1)], segments, at, now, min(now + GROUP, n), verdicts)
+            step_group(o, key_at(ring, made, now), segments, at, now, min(now + GROUP, n), verdicts)
         first += GROUP
 
 
 cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil:
-    pipeline(o, segments, NULL, n, verdicts)
+    pipeline(o, segments, NULL, NULL, n, verdicts)
 
 
 cdef void observe_some(
     Observer *o, const Segment *segments, const uint32_t *at, size_t n, Verdict *verdicts
 ) noexcept nogil:
-    pipeline(o, segments, at, n, verdicts)
+    pipeline(o, segments, at, NULL, n, verdicts)
+
+
+cdef void observe_keyed(
+    Observer *o, const Segment *segments, Key *keys, size_t n, Verdict *verdicts
+) noexcept nogil:
+    pipeline(o, segments, NULL, keys, n, verdicts)

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from fasttcp.core.segments import SegmentBatch
 from fasttcp.errors import CaptureError
 from fasttcp.observe.ahead import ReadAhead
 from fasttcp.observe.columns import EntryStream
 from fasttcp.observe.helper import Helper, Job
+from fasttcp.observe.keyed import KeyedBatch
 from fasttcp.observe.logs import head
 from fasttcp.observe.tracker import Connection, Tracker
 from fasttcp.packets.damage import Damage
@@ -251,7 +251,7 @@ class Track:
                     break
         if self._ahead is not None:
             for batch in self._ahead.rest():
-                self.tracker.apply(batch)
+                self.tracker.apply_keyed(batch)
         self._close_reader()
         self._sources = []
         self.tracker.finish()
@@ -286,9 +286,9 @@ class Track:
             return self.tracker.feed_interim(reader, CHUNK, ENTRIES, self._interim_ns)
         return self.tracker.feed(reader, CHUNK, ENTRIES)
 
-    def _apply(self, batch: SegmentBatch | None) -> bool:
+    def _apply(self, batch: KeyedBatch | None) -> bool:
         if batch is not None:
-            self.tracker.apply(batch)
+            self.tracker.apply_keyed(batch)
         return batch is not None
 
     def _written(self) -> Iterator[bytes]:
@@ -335,7 +335,7 @@ class Track:
                 self.failures.append(failure)
             else:
                 if self._helper is not None and _is_whole(source):
-                    self._ahead = ReadAhead(self.reader, self._helper)
+                    self._ahead = ReadAhead(self.reader, self.tracker.table, self._helper)
                 return
 
     def _close_reader(self) -> None:

@@ -10,13 +10,15 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from fasttcp.core.address cimport format_address
+from fasttcp.core.hash cimport Key
 from fasttcp.core.layout cimport Segment
 from fasttcp.core.observer cimport Observer, Verdict, observer_advance
-from fasttcp.core.pipeline cimport observe_batch
+from fasttcp.core.pipeline cimport observe_batch, observe_keyed
 from fasttcp.core.segments cimport SegmentBatch
 from fasttcp.core.summary cimport SUMMARY_PARTIAL
 from fasttcp.observe.interim cimport interim_apply
 from fasttcp.observe.journal cimport entry_free, journal_close, journal_flush, journal_open
+from fasttcp.observe.keyed cimport KeyedBatch
 from fasttcp.observe.logs cimport F_COMMUNITY, F_UID, Layout, layout_open, put_entry, write_field
 from fasttcp.observe.page cimport Entry, Journal
 from fasttcp.observe.sieve cimport Op, sift
@@ -303,17 +305,13 @@ cdef class Tracker:
 
     def apply(self, SegmentBatch batch not None):
         """Apply the segments of a batch, as they might come from elsewhere than a capture."""
-        cdef Py_ssize_t at = 0, n
-        _enter(self)
-        try:
-            with nogil:
-                while at < batch.count:
-                    n = min(<Py_ssize_t>SEGMENTS, batch.count - at)
-                    observe_batch(self.table.observer, batch.records + at, n, self.verdicts)
-                    at += n
-        finally:
-            self.busy = False
-        _check(self)
+        _apply(self, batch, NULL)
+
+    def apply_keyed(self, KeyedBatch batch not None):
+        """The same for a batch that was made for this tracker's table."""
+        if batch.table is not self.table:
+            raise ValueError("the batch has keys of another table")
+        _apply(self, batch.segments, batch.keys)
 
     def finish(self):
         """Make an entry of every connection that still lives. They stay in the table as they are."""
@@ -455,6 +453,24 @@ cdef int _enter(Tracker self) except -1:
     if self.busy:
         raise WrongThread("another thread is inside this Tracker")
     self.busy = True
+    return 0
+
+
+cdef int _apply(Tracker self, SegmentBatch batch, Key *keys) except -1:
+    cdef Py_ssize_t at = 0, n
+    _enter(self)
+    try:
+        with nogil:
+            while at < batch.count:
+                n = min(<Py_ssize_t>SEGMENTS, batch.count - at)
+                if keys == NULL:
+                    observe_batch(self.table.observer, batch.records + at, n, self.verdicts)
+                else:
+                    observe_keyed(self.table.observer, batch.records + at, keys + at, n, self.verdicts)
+                at += n
+    finally:
+        self.busy = False
+    _check(self)
     return 0
 
 

@@ -9,12 +9,15 @@ import pytest
 from packets import build
 from packets.build import ACK, FIN, SYN, ethernet, packet4, packet6, pcap
 
-from fasttcp import track
+from fasttcp import ConnectionTable, track
 from fasttcp.core.segments import SegmentBatch
 from fasttcp.errors import CaptureError
 from fasttcp.observe.ahead import ReadAhead
 from fasttcp.observe.helper import Helper
+from fasttcp.observe.keyed import KeyedBatch
+from fasttcp.observe.tracker import Tracker
 from fasttcp.packets.reader import CaptureReader
+from fasttcp.profiles import profile
 
 SECOND = 1_000_000_000
 
@@ -147,10 +150,11 @@ def test_the_thread_goes_with_its_track(capture):
 def test_reading_ahead_gives_every_segment_once(capture):
     helper = Helper("test")
     reader = CaptureReader(capture)
-    ahead = ReadAhead(reader, helper)
+    ahead = ReadAhead(reader, ConnectionTable(64, seat="observer"), helper)
     times = []
     while (batch := ahead.next()) is not None:
-        times += [segment.time_ns for segment in batch]
+        assert len(batch) == len(batch.segments)
+        times += [segment.time_ns for segment in batch.segments]
     assert ahead.next() is None
     assert ahead.rest() == []
     helper.dismiss()
@@ -159,6 +163,14 @@ def test_reading_ahead_gives_every_segment_once(capture):
     with CaptureReader(capture) as reader:
         reader.read_batch(batch)
     assert times == [segment.time_ns for segment in batch]
+
+
+def test_keys_of_another_table_are_refused():
+    tracker, other = (Tracker(profile("zeek"), max_connections=16) for _ in range(2))
+    with pytest.raises(ValueError, match="another table"):
+        tracker.apply_keyed(KeyedBatch(other.table, 8))
+    tracker.apply_keyed(KeyedBatch(tracker.table, 8))
+    assert tracker.tallies()["segments"] == 0
 
 
 def test_a_failure_reaches_whoever_waits():
