@@ -9,18 +9,17 @@ memory, any source of randomness (the secret is passed in).
     hash = stir( (a * x + b * y + c mod 2^128) >> 64 )                        a, b, c: 128 secret bits each
 
 The part before `stir` is multiply-shift for vectors (Dietzfelbinger, "Universal hashing and k-wise independent random
-variables via integer arithmetic without primes", STACS 1996; Thorup, "High speed hashing for integers and strings", 2015):
-strongly universal, that is, over the choice of a, b, c any two different keys get independent, uniform 64-bit values. `stir` is a bijection, so the same is true of whatever
-bits the index takes from it. Whoever chooses keys without having seen hashes can therefore do no better than chance;
-`stir` also breaks up what is left of arithmetic progressions (addresses and ports count upwards), which the product
-alone would keep.
+variables via integer arithmetic without primes", STACS 1996; Thorup, "High speed hashing for integers and strings",
+2015): strongly universal, that is, over the choice of a, b, c any two different keys get independent, uniform 64-bit
+values. `stir` is a bijection, so the same is true of whatever bits the index takes from it. Whoever chooses keys without
+having seen hashes can therefore do no better than chance; `stir` also breaks up what is left of arithmetic progressions
+(addresses and ports count upwards), which the products alone would keep.
 
 The 16 secret words are drawn from a secret of 256 bits by ChaCha20 (RFC 8439), so that what is proved for random a, b,
 c holds here as far as nobody can tell ChaCha20 from chance.
 
-Cost: four multiplications and a fifth for `stir`, about 1.5 ns; IPv6 eight more. A product of two sums, one multiplication
-less, takes more instructions: its sums carry. The order of the sides is found
-without a branch for IPv4.
+Cost: four multiplications and a fifth for `stir`, about 1.5 ns; IPv6 eight more. A product of two sums, one
+multiplication less, takes more instructions: its sums carry. The order of the sides is found without a branch for IPv4.
 
 The order of the sides is that of the addresses as numbers, then ports: it depends neither on the secret nor on the
 machine.
