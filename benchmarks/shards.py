@@ -5,8 +5,9 @@
 A plain table, a table of one shard and one of several are given the same segments in turn, the order changing from round to round.
 Two figures: by the clock, which needs as many idle cores as there are shards; and by CPU time, where a call takes as long as
 the busiest of its threads has worked: what the clock would say if nothing else ran. Waiting for each other (some 20 us a
-call) is in the first only. Last, whether `apply` holds the GIL: how far another thread counts in Python while it runs,
-against how far it counts while the first thread sleeps.
+call) is in the first only. Then what this machine gives at most: as many tables as there are shards, each with a thread and
+connections of its own and nothing shared, all at once against one of them alone. Last, whether `apply` holds the GIL: how far
+another thread counts in Python while it runs, against how far it counts while the first thread sleeps.
 """
 
 from __future__ import annotations
@@ -46,6 +47,41 @@ def apply(table: Table, clocks: list[int], segments: memoryview) -> tuple[int, i
         wall += time.perf_counter_ns() - began
         busiest += max(time.clock_gettime_ns(clock) - b for clock, b in zip(clocks, before, strict=True))
     return wall, busiest
+
+
+def separate(connections: int, tables: int, rounds: int, seed: int) -> list[float]:
+    """How many times as much so many tables do at once as one of them alone, by the clock; one figure a round."""
+    streams = [ChurnStream(connections // tables, seed=seed + i) for i in range(tables)]
+    rows = round(connections // tables * 1.05) + 1024
+    made = [ConnectionTable(rows, seat="observer", seed=seed) for _ in streams]
+    memories = [memoryview(bytearray(4 * BATCH * SEGMENT_BYTES)) for _ in streams]
+    for stream, table, memory in zip(streams, made, memories, strict=True):
+        while stream.segments < stream.warm_up:
+            stream.write_into(memory)
+            table.apply(memory)
+    found = []
+    for _ in range(rounds):
+        spent = []
+        for many in (1, tables):
+            gate = threading.Barrier(many + 1)
+            threads = [threading.Thread(target=_behind, args=(gate, made[i], memories[i])) for i in range(many)]
+            for i in range(many):
+                streams[i].write_into(memories[i])
+                threads[i].start()
+            gate.wait()
+            began = time.perf_counter_ns()
+            gate.wait()
+            spent.append(time.perf_counter_ns() - began)
+            for thread in threads:
+                thread.join()
+        found.append(tables * spent[0] / spent[1])
+    return found
+
+
+def _behind(gate: threading.Barrier, table: ConnectionTable, memory: memoryview) -> None:
+    gate.wait()
+    table.apply(memory)
+    gate.wait()
 
 
 def counted(work: Callable[[], object], seconds: float) -> float:
@@ -104,7 +140,13 @@ def measure(connections: int, shards: int, rounds: int, seed: int = 1) -> dict[s
         stream.write_into(memory)
         tables["plain"].apply(memory)
 
-    return {"connections": connections, "ns": found, "gil_free": counted(work, 1.0), "gil_free_idle": idle}
+    return {
+        "connections": connections,
+        "ns": found,
+        "separate": separate(connections, shards, rounds, seed),
+        "gil_free": counted(work, 1.0),
+        "gil_free_idle": idle,
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -123,7 +165,11 @@ def main(arguments: list[str] | None = None) -> int:
             cells += [f"{statistics.median(times[kind]):.1f}", f"{ratio:.2f} x"]
         print(f"| {name} | " + " | ".join(cells) + " |")
     print(
-        f"\nanother thread got {found['gil_free']:.2f} s of CPU a second while apply ran in a loop, "
+        f"\n{options.shards} separate tables at once, nothing shared: {statistics.median(found['separate']):.2f} x one alone, "
+        "by the clock"
+    )
+    print(
+        f"another thread got {found['gil_free']:.2f} s of CPU a second while apply ran in a loop, "
         f"{found['gil_free_idle']:.2f} s while the loop slept"
     )
     print(f"{machine()}; {options.connections:,} connections, {options.rounds} rounds of {4 * BATCH:,} segments; medians")
