@@ -195,7 +195,7 @@ class _Run:
 
     def _look_at_threads(self) -> None:
         threads, cpus = self.scenario.threads, len(os.sched_getaffinity(0))
-        if threads > max(cpus, 1):
+        if threads > cpus:
             self.say(f"{threads} threads take turns on {cpus} CPUs: --threads {cpus} would do as much")
         largest = max(self.weights) / sum(self.weights)
         if largest * threads > UNEVEN:

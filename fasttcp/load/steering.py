@@ -72,8 +72,8 @@ def program(key: Key, version: int, bounds: Sequence[int]) -> bytes:
     return code + _op(SET, 0) + _op(EXIT)
 
 
-def bpf(command: int, attributes: bytes) -> int:
-    """The system call. OSError for what it refuses, and where its number is not known."""
+def bpf(command: int, attributes: bytes | ctypes.Array[ctypes.c_char]) -> int:
+    """The system call; it may write into an array. OSError for what it refuses, and where its number is not known."""
     number = SYS_BPF.get(platform.machine())
     if number is None or not sys.platform.startswith("linux") or sys.maxsize < WORD:
         raise OSError(errno.ENOSYS, f"BPF is not known on {platform.system()}, {platform.machine()}")
