@@ -2,10 +2,10 @@
 
     python -m benchmarks.load.threads [--threads 1 2] [--seconds 4] [--rounds 5]        (Linux; root, or user namespaces)
 
-The server shares the CPUs. Two loads: an HTTP exchange a connection, which the server closes; and connections that nobody
-accepts, closed by a RST, in which the server has no part but the kernel's. CPU is that of the client's threads; the kernel's
-input path, up to the server's socket, runs inside their writes. `in step` is the share of the time in which a thread
-worked or waited for packets: in the rest it waited for the other threads, between two slices of time.
+The server, of two processes, shares the CPUs. Two loads, 100 at once: an HTTP exchange a connection, which the server closes;
+and connections in which nothing is said, closed by a RST. CPU is that of the client's threads; the kernel's input path, up to
+the server's socket, runs inside their writes. `in step` is the share of the time in which a thread worked or waited for
+packets: in the rest it waited for the other threads, once a second.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 
 LOADS = {
     "exchanges": ["--server", "http-close", "--server-processes", "2", "--http", "--close", "peer"],
-    "connections": ["--server", "backlog", "--close", "rst"],
+    "connections": ["--server", "sink", "--server-processes", "2", "--close", "rst"],
 }
 
 

@@ -3,8 +3,9 @@
     scenario --> [private network + own server] or [target] --> a lane, a table, a LoadClient for each thread
                                                                       --> samples of all together --> Report
 
-Each thread runs a client for a slice of time; between two slices all of them stand still, and only then is anything looked at
-or changed. This file decides when; what a connection does is in flows.pyx, what is said of it in report.py. It prints nothing.
+Each thread runs a client, slice after slice, on its own. All of them stand still once a second, and at the end of a stage: only
+then is anything looked at or changed. More often would be seen in the latencies, where one that is ready waits for one that has
+lost its CPU. This file decides when; what a connection does is in flows.pyx, what is said of it in report.py. It prints nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from fasttcp.spec import State
 
 __all__ = ["Progress", "run_load"]
 
-SLICE_NS = 50_000_000  # between two looks at the clock, signals and stages
+SLICE_NS = 50_000_000  # between two looks at the clock and at interrupts
 SAMPLE_S = 1.0
 ROW_BYTES = 300  # of memory a connection takes here: row, cold record, index, flow
 LARGEST_TABLE = 16_000_000
@@ -164,6 +165,7 @@ class _Run:
         self.samples: list[Sample] = []
         self.begin = self.sampled = time.monotonic()
         self.phase = "opening"
+        self.ending = self.stop = False
         self.last = {name: Histogram() for name in ("connect", "first_byte", "close")}
         self.last_counts = [client.counts() for client in self.clients]
         self.interrupted = 0
@@ -216,8 +218,9 @@ class _Run:
             hold = hold if each.hold is None else each.hold
             churn = churn if each.churn is None else each.churn
             self.phase = f"stage {number} of {len(stages)}" if len(stages) > 1 else "running"
+            end = time.monotonic() + each.seconds  # before the plan: what is due when the time is over is not opened
             self._plan(each.rate, hold, churn)
-            if not self._until(time.monotonic() + each.seconds, 0):
+            if not self._until(end, 0):
                 break
         for client in self.clients:
             client.plan(opening=False)
@@ -226,6 +229,7 @@ class _Run:
         held = self.samples[-1]
         for client in self.clients:
             client.end()
+        self.ending = True
         self.phase = "closing"
         if not self.over and self.interrupted < 2:
             self._until(time.monotonic() + scenario.grace, 1)
@@ -253,28 +257,46 @@ class _Run:
                 delay_ns=round(number * 1e9 / rate) if rate else 0,  # by turns: one after the other as one thread would
             )  # fmt: skip
 
-    def _slice(self, for_ns: int) -> None:
-        """All threads run for so long; the first of them is this one. Raises what any of them has raised."""
-        running = [self.others.submit(client.run, for_ns) for client in self.clients[1:]]
-        try:
-            self.clients[0].run(for_ns)
-        finally:
-            wait(running)
-        for each in running:
-            each.result()
-
     def _until(self, end: float, patience: int) -> bool:
         """Run until `end`, or all is over; False when more than `patience` interrupts came."""
-        while (left := end - time.monotonic()) > 0:
-            self._slice(min(SLICE_NS, max(1, round(left * 1e9))))
-            self.interrupted = self.interrupts()
+        while time.monotonic() < end and not (self.ending and self.over):
+            self._together(min(end, self.sampled + SAMPLE_S), patience)
             if self.interrupted > patience:
                 return False
             if time.monotonic() - self.sampled >= SAMPLE_S:
                 self._sample()
-            if self.phase in ("closing", "resetting") and self.over:
-                break
         return True
+
+    def _together(self, end: float, patience: int) -> None:
+        """All threads work until `end`; this one, with the first client, asks for interrupts. Raises what any has raised."""
+
+        def look() -> None:
+            self.interrupted = self.interrupts()
+            if self.interrupted > patience:
+                self.stop = True
+
+        self.stop = False
+        running = [self.others.submit(self._work, client, end, lambda: None) for client in self.clients[1:]]
+        try:
+            self._work(self.clients[0], end, look)
+            while wait(running, SLICE_NS / 1e9).not_done:
+                look()
+        finally:
+            self.stop = True
+            wait(running)
+        for each in running:
+            each.result()
+
+    def _work(self, client: LoadClient, end: float, look: Callable[[], None]) -> None:
+        try:
+            while (left := end - time.monotonic()) > 0 and not self.stop:
+                client.run(min(SLICE_NS, max(1, round(left * 1e9))))
+                look()
+                if self.ending and client.over:
+                    break
+        except BaseException:
+            self.stop = True  # for all: one that has failed ends the run
+            raise
 
     def _latency(self, name: str) -> Histogram:
         """Of all threads together."""
