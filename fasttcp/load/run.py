@@ -173,7 +173,7 @@ class _Run:
     def _clients(self, profile: Profile) -> list[LoadClient]:
         scenario, threads = self.scenario, self.scenario.threads
         first, most = _rows(scenario)
-        rows = share_out(most, self.weights)
+        begin, rows = share_out(first, self.weights), share_out(most, self.weights)
         if 0 in rows:
             raise ValueError(f"max_connections is {most}: too few for {threads} threads")
         connecting = share_out(scenario.connecting, [1] * threads)
@@ -181,7 +181,7 @@ class _Run:
         for number, lane in enumerate(self.world.lanes.lanes):
             seed = (scenario.seed + number * SEED_STEP) % (1 << 64) if number else scenario.seed
             table = ConnectionTable(
-                min(first, rows[number]), max_capacity=rows[number],
+                max(1, begin[number]), max_capacity=rows[number],
                 profile=profile.replace(ip_local_port_range=lane.ports), seed=seed,
             )  # fmt: skip
             clients.append(
