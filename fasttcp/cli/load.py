@@ -112,7 +112,7 @@ def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
     )
     what.add_argument("--connecting", type=count, metavar="N", help="unanswered SYNs at once, with --hold (512)")
     what.add_argument(
-        "--threads", type=count, metavar="N", help="that share it, each with packets and connections of its own (1)"
+        "--threads", type=count, metavar="N", help="how many run it, each with packets and connections of its own (1)"
     )
     what.add_argument("--grace", type=time, metavar="T", help="for closing at the end (15s)")
     talk = parser.add_argument_group("what is said")
