@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -195,6 +196,17 @@ class _Run:
             )  # fmt: skip
         return clients
 
+    def _start_threads(self) -> None:
+        """Before the time begins: the connections of a thread that starts meanwhile would be opened late."""
+        ready = threading.Barrier(self.scenario.threads)
+        try:
+            for _ in self.clients[1:]:
+                self.others.submit(ready.wait)
+            ready.wait()
+        except BaseException:
+            ready.abort()
+            raise
+
     def _look_at_threads(self) -> None:
         threads, cpus = self.scenario.threads, len(os.sched_getaffinity(0))
         if threads > cpus:
@@ -213,6 +225,7 @@ class _Run:
         scenario = self.scenario
         stages = scenario.stage or (Stage(scenario.duration, scenario.rate, scenario.hold, scenario.churn),)
         hold, churn = 0, 0.0
+        self._start_threads()
         self.begin = self.sampled = time.monotonic()
         for number, each in enumerate(stages, 1):
             hold = hold if each.hold is None else each.hold

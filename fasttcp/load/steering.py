@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from enum import Enum
 
-__all__ = ["Key", "load_steering", "program"]
+__all__ = ["Key", "bpf", "load_steering"]
 
 BPF_PROG_LOAD, BPF_PROG_TYPE_SOCKET_FILTER = 5, 1  # linux/bpf.h
 SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280}  # asm/unistd.h; all of them little-endian

@@ -459,12 +459,20 @@ def progress(_):
     os.dup2(folder, made[0].lanes[which].fd)  # reading it fails with EISDIR from now on
     os.close(folder)
 
+class Refusing(run.ThreadPoolExecutor):
+    def submit(self, *given):
+        if self._threads:
+            raise RuntimeError("can't start new thread")
+        return super().submit(*given)
+
+if which < 0:
+    run.ThreadPoolExecutor = Refusing
 before = sorted(os.listdir("/proc/self/fd"))
 try:
     run.run_load(Scenario(hold=100, duration=30, threads=3), progress=progress)
     said = None
-except OSError as error:
-    said = error.strerror
+except (OSError, RuntimeError) as error:
+    said = str(error)
 try:
     children = os.waitpid(-1, os.WNOHANG)
 except ChildProcessError:
@@ -473,12 +481,17 @@ print(json.dumps([said, threading.active_count(), sorted(os.listdir("/proc/self/
 """
 
 
-@pytest.mark.parametrize("which", [0, 2])
-def test_a_thread_that_fails_ends_the_run_and_leaves_nothing(possible, which):
+@pytest.mark.parametrize(
+    ("which", "says"),
+    [(0, "[Errno 21] the TUN device: Is a directory"), (2, "[Errno 21] the TUN device: Is a directory"),
+     (-1, "can't start new thread")],
+    ids=["the first", "the last", "one that does not start"],
+)  # fmt: skip
+def test_a_thread_that_fails_ends_the_run_and_leaves_nothing(possible, which, says):
     begin = time.monotonic()
     told = subprocess.run([sys.executable, "-c", FAILS, str(which)], capture_output=True, text=True, timeout=60)
     assert told.returncode == 0, told.stderr
-    assert json.loads(told.stdout) == ["the TUN device: Is a directory", 1, True, None]
+    assert json.loads(told.stdout) == [says, 1, True, None]
     assert time.monotonic() - begin < 20
 
 
