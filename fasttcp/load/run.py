@@ -296,7 +296,6 @@ class _Run:
                 look()
         finally:
             self.stop = True
-            wait(running)
         for each in running:
             each.result()
 
