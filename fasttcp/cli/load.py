@@ -111,6 +111,9 @@ def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
         help="how long a connection is held: 5s, exponential:5s, pareto:5s:1.5, lognormal:5s:1, forever",
     )
     what.add_argument("--connecting", type=count, metavar="N", help="unanswered SYNs at once, with --hold (512)")
+    what.add_argument(
+        "--threads", type=count, metavar="N", help="how many run it, each with packets and connections of its own (1)"
+    )
     what.add_argument("--grace", type=time, metavar="T", help="for closing at the end (15s)")
     talk = parser.add_argument_group("what is said")
     talk.add_argument(
@@ -194,8 +197,8 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         given = read_scenario(args.scenario)
     names = (
         "hold", "churn", "rate", "arrivals", "duration", "life", "connecting", "grace", "expect_line", "requests", "think",
-        "timeout", "close", "half_close", "ports", "profile", "max_connections", "seed", "server", "server_processes", "body",
-        "ipv6", "target",
+        "timeout", "close", "half_close", "ports", "profile", "max_connections", "seed", "threads", "server", "server_processes",
+        "body", "ipv6", "target",
     )  # fmt: skip
     given |= {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     for name in ("source", "stage", "set"):

@@ -40,9 +40,17 @@ class LoadClient:
         timeout_ns: int = 0,
         connecting_limit: int = 512,
         seed: int = 1,
+        numbers: tuple[int, int] = (0, 1),
     ) -> None: ...
     def plan(
-        self, *, rate: float = 0.0, poisson: bool = False, hold: int = 0, churn: float = 0.0, opening: bool = True
+        self,
+        *,
+        rate: float = 0.0,
+        poisson: bool = False,
+        hold: int = 0,
+        churn: float = 0.0,
+        opening: bool = True,
+        delay_ns: int = 0,
     ) -> None: ...
     def run(self, for_ns: int) -> None: ...
     def end(self) -> None: ...

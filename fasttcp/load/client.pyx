@@ -10,7 +10,7 @@ Thread rule: one thread at a time, and nobody else calls the table meanwhile.
 import os
 from operator import index
 
-from libc.stdint cimport INT64_MAX, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, UINT32_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 
 from fasttcp.core.address cimport parse_address, parse_number, whole
@@ -134,6 +134,8 @@ cdef class LoadClient:
     life, think : (kind, mean_ns, shape)
         How long a connection stays open after the last answer, and between two requests: "fixed", "exponential",
         "pareto", "lognormal", "forever".
+    numbers : (first, step)
+        What `{n}` is for its connections, so that several clients number theirs without one that two have.
     """
 
     cdef Client c
@@ -149,7 +151,7 @@ cdef class LoadClient:
     def __init__(
         self, ConnectionTable table, fd, sources, targets, *, bytes request=b"", end="nothing", nbytes=0, line=None,
         requests=1, close="fin", half_close=False, life=("forever", 0, 0), think=("fixed", 0, 0), timeout_ns=0,
-        connecting_limit=512, seed=1,
+        connecting_limit=512, seed=1, numbers=(0, 1),
     ):
         cdef Client *c = &self.c
         cdef uint32_t port
@@ -171,6 +173,8 @@ cdef class LoadClient:
         c.rounds = whole("requests", requests, 1, 1000)
         c.timeout_ns = whole("timeout_ns", timeout_ns, 0, INT64_MAX // 4)
         c.connecting_limit = whole("connecting_limit", connecting_limit, 1, 1 << 30)
+        c.first_number = whole("numbers[0]", numbers[0], 0, UINT32_MAX)
+        c.number_step = whole("numbers[1]", numbers[1], 1, UINT32_MAX)
         _draw("life", life, &c.life)
         _draw("think", think, &c.think)
         if line is not None:
@@ -206,14 +210,15 @@ cdef class LoadClient:
         free(self.c.ring)
         free(self.c.told)
 
-    def plan(self, *, rate=0.0, poisson=False, hold=0, churn=0.0, opening=True):
+    def plan(self, *, rate=0.0, poisson=False, hold=0, churn=0.0, opening=True, delay_ns=0):
         """What to do from now on: `rate` connections a second (open model), and `hold` of them open of which `churn`
-        a second are replaced, the oldest first (closed model)."""
+        a second are replaced, the oldest first (closed model). A rate that begins begins after `delay_ns`."""
         cdef ns_t now = sys_now_ns()
+        cdef ns_t delay = whole("delay_ns", delay_ns, 0, 1 << 60)
         if not (0 <= rate <= 1e9 and 0 <= churn <= 1e9):
             raise ValueError(f"rate is {rate} and churn {churn}: each must be from 0 to 1e9 a second")
         if self.c.plan.rate <= 0 or not self.c.plan.opening or self.c.next_open_ns == 0:
-            self.c.next_open_ns = now
+            self.c.next_open_ns = now + delay
         if self.c.plan.churn <= 0:
             self.c.next_churn_ns = now
         if <uint64_t>hold > self.c.plan.hold:

@@ -2,7 +2,8 @@
 
     kernel's sockets <--> routes <--> [ TUN ] <--> file: one IP packet a read or a write, behind a virtio_net header
 
-Must not know segments or connections.
+A device can have several queues, each a file of its own. What is written to any of them reaches the kernel; to which one it
+gives a packet of its own is its choice, or that of a program (steering.py). Must not know segments or connections.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ if sys.platform != "win32":
 
 __all__ = ["Tun"]
 
-TUNSETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454CA, 0x400454D0, 0x400454D8  # linux/if_tun.h
+# linux/if_tun.h
+TUNSETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ, TUNSETSTEERINGEBPF = 0x400454CA, 0x400454D0, 0x400454D8, 0x800454E0
 IFF_TUN, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_VNET_HDR = 0x0001, 0x0100, 0x1000, 0x4000
 TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 = 0x01, 0x02, 0x04
 VNET_HEADER = 10  # bytes, struct virtio_net_hdr
@@ -50,8 +52,12 @@ class Tun:
         it never answers for them.
     offload : bool
         Take and give packets whose TCP checksum is not computed, and segments larger than the MTU.
+    queues : int
+        How many files it has.
+    steering : int
+        A loaded BPF program that says to which queue a packet goes, as steering.py makes it; -1: the kernel decides.
 
-    `fd` is its file, non-blocking. Raises OSError with what is missing in words.
+    `fds` are its files, non-blocking, `fd` the first of them. Raises OSError with what is missing in words.
     """
 
     def __init__(
@@ -62,17 +68,24 @@ class Tun:
         networks: tuple[str, ...] = (),
         mtu: int = 1500,
         offload: bool = True,
-        multi_queue: bool = False,
+        queues: int = 1,
+        steering: int = -1,
     ) -> None:
-        self.fd = -1
+        self.fds: list[int] = []
+        self.name = name
         try:
-            self.fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            for _ in range(queues):
+                self.fds.append(os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
         except OSError as error:
+            self.close()
             raise OSError(error.errno, MISSING.get(error.errno or 0, f"/dev/net/tun: {error.strerror}")) from None
         try:
-            flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | (IFF_MULTI_QUEUE if multi_queue else 0)
-            answer = fcntl.ioctl(self.fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
-            self.name = answer[:16].rstrip(b"\0").decode()
+            flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | (IFF_MULTI_QUEUE if queues > 1 else 0)
+            for fd in self.fds:
+                answer = fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", self.name.encode(), flags))
+                self.name = answer[:16].rstrip(b"\0").decode()
+            if steering >= 0:
+                fcntl.ioctl(self.fd, TUNSETSTEERINGEBPF, struct.pack("=i", steering))
             fcntl.ioctl(self.fd, TUNSETVNETHDRSZ, struct.pack("=i", VNET_HEADER))
             fcntl.ioctl(self.fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 if offload else 0)
             self._sysctl("ipv6", "addr_gen_mode", "1")  # no link-local address: it would only make noise
@@ -89,6 +102,10 @@ class Tun:
                 ) from None
             raise
 
+    @property
+    def fd(self) -> int:
+        return self.fds[0] if self.fds else -1
+
     def _sysctl(self, family: str, key: str, value: str) -> None:
         try:
             with open(f"/proc/sys/net/{family}/conf/{self.name}/{key}", "w") as file:
@@ -102,9 +119,8 @@ class Tun:
             file.write("1")
 
     def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        while self.fds:
+            os.close(self.fds.pop())
 
     def __enter__(self) -> Tun:
         return self

@@ -105,6 +105,8 @@ cdef struct Client:
     uint64_t  scratch_of        # 1 + the number of the connection whose request it is; 0: none yet
     uint64_t  scratch_capacity
     uint32_t  rounds            # requests on each connection
+    uint32_t  first_number      # of the first connection, and from each to the next: Flow.number
+    uint32_t  number_step
     Draw      life
     Draw      think
     int       close_by

@@ -396,7 +396,7 @@ cdef int _open(Client *c, ns_t scheduled, ns_t now) noexcept nogil:
         memset(f, 0, sizeof(Flow))
         f.handle = out.handle
         f.scheduled_ns = f.mark_ns = scheduled
-        f.number = <uint32_t>c.opened
+        f.number = c.first_number + c.number_step * <uint32_t>c.opened
         f.pair = <unsigned short>(p - c.pair)
         f.phase = CONNECTING
         p.used += 1

@@ -136,6 +136,15 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = -1) 
     return f'<div class="wide"><table><tr>{cells}</tr>{body}</table></div>'
 
 
+def _busy(report: Report) -> list[Series]:
+    if len(report.threads) == 1:
+        return [("CPU", [each.busy for each in report.samples])]
+    return [
+        ("the busiest thread", [max(each.busy_threads) for each in report.samples]),
+        (f"mean of {len(report.threads)} threads", [each.busy / len(report.threads) for each in report.samples]),
+    ]
+
+
 def page(report: Report) -> str:
     """The page as text of HTML."""
     counts, samples = report.counts, report.samples
@@ -173,7 +182,7 @@ def page(report: Report) -> str:
               marks=[(i, "max" if share == 100 else f"p{share:g}") for i, share in enumerate(ladder)]),
         _plot("Latency over time", xs, over_time, log=True, name=_time),
         _plot("TIME_WAIT against ports", xs, ports, log=True),
-        _plot("Share of a CPU that the generator used", xs, [("CPU", [each.busy for each in samples])]),
+        _plot("Share of a CPU that the generator used", xs, _busy(report)),
     ]  # fmt: skip
     figures = [
         (f"{counts['opened']:,}", "connections opened"),
@@ -192,6 +201,16 @@ def page(report: Report) -> str:
         for name, histogram in report.latency.items()
         if histogram.count
     ]
+    by_thread = ""
+    if len(report.threads) > 1:
+        rows = [
+            [str(number), f"{each.sources:,}", f"{each.ports[0]} to {each.ports[1]}"]
+            + [f"{each.counts[name]:,}" for name in ("opened", "answered", "packets_in", "packets_out")]
+            + [f"{each.busy:.0%}"]
+            for number, each in enumerate(report.threads, 1)
+        ]
+        head = ["thread", "source addresses", "ports", "opened", "answers", "packets in", "packets out", "of a CPU"]
+        by_thread = f"<section><h2>Threads, {escape(report.lanes)}</h2>{_table(head, rows)}</section>"
     limit = f'<p class="limit">The limit was {escape(report.limit)}.</p>' if report.limit else ""
     notes = "".join(f'<p class="limit">{escape(text)}</p>' for text in report.notes)
     return f"""<!doctype html>
@@ -204,5 +223,5 @@ def page(report: Report) -> str:
 <div class="grid" style="margin-top:1.6rem">
 <section><h2>Outcomes</h2>{_table(["outcome", "connections", "share", ""], outcomes, words=3)}</section>
 <section><h2>Latency</h2>{_table(["phase", "count", *(f"p{share:g}" for share in SHARES), "max"], latency)}</section>
-</div></body></html>
+{by_thread}</div></body></html>
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
@@ -49,10 +50,10 @@ def _read(name: str) -> int | None:
     return None
 
 
-def look(scenario: Scenario, target: tuple[str, int], route: Route | None, tun: str) -> Preflight:
+def look(scenario: Scenario, target: tuple[str, int], route: Route | None, tuns: Sequence[str]) -> Preflight:
     """Look at this machine's settings, and at the target where it is this machine.
 
-    route: by which the target is reached; None: the server is ours, in a network of its own. tun: our device. Cost: one
+    route: by which the target is reached; None: the server is ours, in a network of its own. tuns: our devices. Cost: one
     look at each open file of each process when the target is this machine.
     """
     found = Preflight()
@@ -62,7 +63,7 @@ def look(scenario: Scenario, target: tuple[str, int], route: Route | None, tun: 
     if route.local:
         found.warnings += _server(scenario, target)
     else:
-        found.warnings += _forwarding(target[0], (tun, route.interface))
+        found.warnings += _forwarding(target[0], (*tuns, route.interface))
     return found
 
 

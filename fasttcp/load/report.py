@@ -44,7 +44,8 @@ class Sample:
     p99_us: dict[str, float | None]
     ports_used: int
     ports: int
-    busy: float  # share of a CPU that the generator used
+    busy: float  # how many CPUs the generator used
+    busy_threads: list[float]  # share of a CPU that each of its threads used
     kernel_established: int | None  # open at the kernel's end; only in a network of its own
 
 
@@ -86,16 +87,37 @@ def condition(text: str) -> Condition:
     return Condition(text.strip(), match[1], match[2], float(match[3]) * _FACTOR[match[4]])
 
 
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """What one thread of the generator had and did. `counts` are its LoadClient's."""
+
+    sources: int  # addresses
+    ports: tuple[int, int]
+    pool: int  # local ports: of all its addresses together
+    table_bytes: int
+    counts: dict[str, int]
+
+    @property
+    def busy(self) -> float:
+        """Share of a CPU."""
+        return self.counts["cpu_ns"] / max(self.counts["ran_ns"], 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "busy": self.busy}
+
+
 @dataclass(frozen=True)
 class Report:
-    """The result of a load. `counts` are LoadClient's; `latency` histograms in ns; `held` is the last moment before
-    everything was closed."""
+    """The result of a load. `counts` are LoadClient's, of all threads together; `latency` histograms in ns; `held` is the last
+    moment before everything was closed; `lanes` says how packets come to the right one of several threads."""
 
     scenario: dict[str, Any]
     target: str
     machine: str
     seconds: float
     interrupted: int
+    threads: list[Thread]
+    lanes: str
     counts: dict[str, int]
     latency: dict[str, Histogram]
     held: Sample
@@ -112,7 +134,8 @@ class Report:
 
     @property
     def busy(self) -> float:
-        return self.counts["cpu_ns"] / max(self.counts["ran_ns"], 1)
+        """How many CPUs the generator used."""
+        return sum(each.busy for each in self.threads)
 
     @property
     def limit(self) -> str | None:
@@ -122,8 +145,10 @@ class Report:
         if self.counts["table_full"]:
             return "the table: give --max-connections"
         late = self.counts["late"] > LATE * max(self.counts["opened"], 1)
-        if self.busy > BUSY:
-            return f"the generator: it used {self.busy:.0%} of a CPU" + (", and opened late" if late else "")
+        busiest = max(each.busy for each in self.threads)
+        if busiest > BUSY:
+            who = "it" if len(self.threads) == 1 else f"the busiest of its {len(self.threads)} threads"
+            return f"the generator: {who} used {busiest:.0%} of a CPU" + (", and opened late" if late else "")
         if late and self.scenario["rate"]:
             return f"the generator, or the CPUs it shares: {self.counts['late']:,} connections were opened more than 1 ms late"
         return None
@@ -167,6 +192,8 @@ class Report:
             "held": asdict(self.held),
             "ports": self.ports,
             "busy": self.busy,
+            "threads": [each.as_dict() for each in self.threads],
+            "lanes": self.lanes,
             "table_bytes": self.table_bytes,
             "peak_rss_bytes": self.peak_rss,
             "server_processes": self.server_processes,
@@ -184,11 +211,12 @@ class Report:
         out = io.StringIO()
         writer = csv.writer(out)
         names = list(self.samples[0].rates)
+        threads = range(len(self.threads) if len(self.threads) > 1 else 0)
         phases = list(self.samples[0].p50_us)
         writer.writerow(
             ["seconds", "phase", "live", *(f"{name}_a_second" for name in names)]
             + [f"{name}_{share}_us" for name in phases for share in ("p50", "p99")]
-            + ["ports_used", "ports", "busy", "kernel_established", *states]
+            + ["ports_used", "ports", "busy", *(f"busy_{i + 1}" for i in threads), "kernel_established", *states]
         )
         for each in self.samples:
             row: list[Any] = [
@@ -199,7 +227,8 @@ class Report:
             ]
             for name in phases:
                 row += [each.p50_us[name], each.p99_us[name]]
-            row += [each.ports_used, each.ports, f"{each.busy:.3f}", each.kernel_established]
+            row += [each.ports_used, each.ports, f"{each.busy:.3f}"]
+            row += [*(f"{each.busy_threads[i]:.3f}" for i in threads), each.kernel_established]
             writer.writerow(row + [each.states.get(name, 0) for name in states])
         return out.getvalue()
 
@@ -247,6 +276,12 @@ class Report:
             f"generator    {self.busy:.0%} of a CPU, {self.peak_rss / 1e6:,.0f} MB at most; "
             f"{counts['packets_in']:,} packets in, {counts['packets_out']:,} out"
         )
+        if len(self.threads) > 1:
+            opened_by, busy_by = [each.counts["opened"] for each in self.threads], [each.busy for each in self.threads]
+            lines.append(
+                f"threads      {len(self.threads)}, {self.lanes}: {min(opened_by):,} to {max(opened_by):,} connections, "
+                f"{min(busy_by):.0%} to {max(busy_by):.0%} of a CPU"
+            )
         if self.limit:
             lines.append(f"limit        {self.limit}")
         if self.interrupted:

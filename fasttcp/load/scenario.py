@@ -25,6 +25,7 @@ ENDS = ("nothing", "bytes", "line", "close", "content-length")
 CLOSES = ("fin", "rst", "peer")
 KINDS = ("fixed", "exponential", "pareto", "lognormal", "forever")
 WORDS = {"on": True, "off": False, "none": None}  # of a parameter's value
+MOST_THREADS = 256  # as many queues as a TUN device has, linux drivers/net/tun.c MAX_TAP_QUEUES
 SERVERS = ("http", "http-close", "echo", "sink", "backlog")
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kmg]?)", re.ASCII)
@@ -160,6 +161,7 @@ class Scenario:
     set: tuple[str, ...] = ()  # "tcp_tw_reuse=1": the profile's parameters by name
     ports: tuple[int, int] | None = None
     seed: int = 1
+    threads: int = 1
     server: str = "http"
     server_processes: int = 0
     body: int = 64
@@ -186,6 +188,10 @@ class Scenario:
             raise ValueError(f"duration is {self.duration} s: it must be more than 0")
         if not (self.hold or self.rate or any(each.rate or each.hold for each in self.stage)):
             raise ValueError("nothing would be opened: give hold, rate or a stage with one of them")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"threads is {self.threads}: it must be from 1 to {MOST_THREADS}")
+        if self.connecting < self.threads:
+            raise ValueError(f"connecting is {self.connecting}: each of {self.threads} threads needs at least one")
         if self.churn and not self.hold:
             raise ValueError("churn replaces held connections: give hold as well")
         if self.half_close and self.close == "rst":

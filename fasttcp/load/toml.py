@@ -19,7 +19,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "hold": count, "churn": per_second, "rate": per_second, "duration": seconds, "life": draw, "think": draw,
     "timeout": seconds, "grace": seconds, "connecting": count, "max_connections": count, "body": count, "requests": count,
     "server_processes": count, "arrivals": str, "expect": str, "expect_line": str, "close": str, "profile": str, "server": str,
-    "seed": int, "half_close": bool, "ipv6": bool, "expect_bytes": count,
+    "seed": int, "threads": count, "half_close": bool, "ipv6": bool, "expect_bytes": count,
     "request": lambda text: str(text).encode(), "set": lambda given: tuple(f"{name}={value}" for name, value in given.items()),
     "source": lambda given: tuple(map(str, given)),
     "ports": lambda given: (int(given[0]), int(given[1])), "stage": lambda given: tuple(map(stage, given)),

@@ -260,10 +260,10 @@ def test_conntrack_is_mended_by_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "fasttcp.load.preflight._path", lambda name: str(tmp_path / name.rpartition(".")[2]) if "nf_" in name else "/none"
     )
-    (found,) = look(scenario, (THERE, 80), _REMOTE, "none").warnings
+    (found,) = look(scenario, (THERE, 80), _REMOTE, ["none"]).warnings
     assert "room for 4089" in found and found.endswith("`")
     (tmp_path / "nf_conntrack_max").write_text(re.search(r"nf_conntrack_max=(\d+)", found)[1])
-    assert look(scenario, (THERE, 80), _REMOTE, "none").warnings == []
+    assert look(scenario, (THERE, 80), _REMOTE, ["none"]).warnings == []
 
 
 def test_strict_reverse_path_filtering_is_named_only_where_it_is_on(here, there):
@@ -276,7 +276,7 @@ def test_strict_reverse_path_filtering_is_named_only_where_it_is_on(here, there)
 
 def test_a_server_of_our_own_needs_no_preflight():
     scenario = Scenario(hold=1)
-    assert look(scenario, (HERE, 80), None, "none").warnings == [] and silence(scenario, HERE, None) is None
+    assert look(scenario, (HERE, 80), None, ["none"]).warnings == [] and silence(scenario, HERE, None) is None
 
 
 def _look(scenario):
@@ -285,7 +285,7 @@ def _look(scenario):
     from fasttcp.load.netlink import route_to
 
     with Tun(networks=scenario.source) as tun:
-        return look(scenario, scenario.target, route_to(scenario.target[0]), tun.name).warnings
+        return look(scenario, scenario.target, route_to(scenario.target[0]), [tun.name]).warnings
 
 
 def _remote():
