@@ -32,6 +32,7 @@ p { margin: .2rem 0; color: var(--soft); }
 .figures b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1.4rem; }
 section { min-width: 0; }
+.row { grid-column: 1 / -1; }
 .wide { overflow-x: auto; }
 svg { width: 100%; height: auto; display: block; }
 svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
@@ -210,7 +211,7 @@ def page(report: Report) -> str:
             for number, each in enumerate(report.threads, 1)
         ]
         head = ["thread", "source addresses", "ports", "opened", "answers", "packets in", "packets out", "of a CPU"]
-        by_thread = f"<section><h2>Threads, {escape(report.lanes)}</h2>{_table(head, rows)}</section>"
+        by_thread = f'<section class="row"><h2>Threads, {escape(report.lanes)}</h2>{_table(head, rows)}</section>'
     limit = f'<p class="limit">The limit was {escape(report.limit)}.</p>' if report.limit else ""
     notes = "".join(f'<p class="limit">{escape(text)}</p>' for text in report.notes)
     return f"""<!doctype html>
