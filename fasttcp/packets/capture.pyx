@@ -50,7 +50,7 @@ cdef bint begin(Walker* w, const uint8_t* head) noexcept nogil:
     if magic not in (MAGIC_MICRO, MAGIC_NANO, MAGIC_KUZNETZOV):
         return False
     w.format = FORMAT_PCAP
-    w.record_header = 24 if magic == MAGIC_KUZNETZOV else 16
+    w.record_header = 24 if magic == MAGIC_KUZNETZOV else RECORD_HEADER
     w.fraction_ns = 1 if magic == MAGIC_NANO else 1000
     snaplen = get32(head + 16, w.big)
     w.link = get32(head + 20, w.big) & 0xFFFF      # above: length of the frame check sequence, not needed
