@@ -32,6 +32,7 @@ cdef enum:
     PLAIN_HEADERS_6 = 14 + 40 + 20
     ETHERTYPE_IPV4 = 0x0800
     ETHERTYPE_IPV6 = 0x86DD
+    ETHERTYPE_VLAN = 0x8100         # IEEE 802.1Q
 
 
 cdef void start_decoder(Decoder* d, bint validate, bint tunnels) noexcept nogil

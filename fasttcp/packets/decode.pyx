@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fasttcp.core.layout cimport INFO_BAD_CHECKSUM, INFO_BAD_HEADER, INFO_IPV6, Segment
-from fasttcp.packets.bytes cimport in_sum, sum_bytes, sum_number
+from fasttcp.packets.bytes cimport be16, in_sum, sum_bytes, sum_number
 from fasttcp.packets.fragments cimport free_fragments
 from fasttcp.packets.ip cimport read_ip
 from fasttcp.packets.layers cimport (
@@ -130,10 +130,12 @@ cdef int decode(
     Decoder* d, uint32_t link, const uint8_t* frame, uint32_t captured, uint32_t wire, int64_t time_ns, bint ahead,
     Segment* s,
 ) noexcept nogil:
-    if (
-        link == LINKTYPE_ETHERNET and ahead and captured >= PLAIN_HEADERS
-        and decode_plain(d, frame, captured, wire, time_ns, s, d.validate)
-    ):
-        d.counts[IS_SEGMENT] += 1
-        return IS_SEGMENT
+    cdef uint32_t tag
+    if link == LINKTYPE_ETHERNET and ahead:
+        # Nothing in front of the EtherType is looked at: behind a VLAN's tag the frame is as plain as without.
+        tag = 4 if be16(frame + 12) == ETHERTYPE_VLAN else 0
+        if captured >= PLAIN_HEADERS + tag and (
+                decode_plain(d, frame + tag, captured - tag, max(captured, wire) - tag, time_ns, s, d.validate)):
+            d.counts[IS_SEGMENT] += 1
+            return IS_SEGMENT
     return decode_layers(d, link, frame, captured, wire, time_ns, s)
