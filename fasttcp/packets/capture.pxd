@@ -39,6 +39,7 @@ cdef struct Interface:
     uint32_t link
     uint32_t snaplen                # 0: no limit
     uint64_t multiplier             # nanoseconds in a unit of its clock, if that is a whole number
+    uint64_t last_stamp             # then: the last one that an int64 of nanoseconds holds
     uint64_t divisor                # else: units of its clock in a nanosecond, if that is one,
     uint32_t shift                  # else: 2^shift units in a second
     int64_t  offset_ns              # added to every timestamp
