@@ -7,6 +7,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fasttcp.core.layout cimport INFO_IPV6, Segment, ns_t
+from fasttcp.core.prefetch cimport load32
 from fasttcp.packets.bytes cimport be16, in_sum, sum_bytes, sums_up
 from fasttcp.packets.decode cimport map_ip4
 from fasttcp.packets.tcp cimport TCP_HEADER, read_tcp
@@ -29,8 +30,8 @@ cdef inline bint read_bare(
             return False
         s.ip_bytes = length
         s.info = 0
-        map_ip4(s.src, p + 12)
-        map_ip4(s.dst, p + 16)
+        map_ip4(s.src, load32(p + 12))
+        map_ip4(s.dst, load32(p + 16))
         length -= ip
         if validate:
             pseudo = sum_bytes(p + 12, 8) + in_sum(6) + in_sum(length)

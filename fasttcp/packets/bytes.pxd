@@ -7,10 +7,26 @@ from libc.string cimport memcpy
 from fasttcp.core.prefetch cimport load64, rest_of_word
 
 
-# checksum.h: the sum of n bytes, n from 1 to 128 KB, behind which 64 more may be read. Below 2^50.
+# checksum.h: sums of which only the remainder by 0xFFFF counts.
 cdef extern from "checksum.h" nogil:
+    uint64_t sum_number(uint32_t x) noexcept                        # a 16-bit number, as if it stood in the packet
+    uint64_t sum_three(uint64_t a, uint64_t b, uint64_t c) noexcept
+    uint64_t sum_four(uint64_t a, uint64_t b, uint64_t c, uint64_t d) noexcept
+    uint64_t sum_five(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e) noexcept
+    # n bytes, n from 0 to 128 KB, behind which 64 more may be read
     uint64_t sum_ahead(const uint8_t* p, uint32_t n) noexcept
     uint64_t sum_ahead_portable(const uint8_t* p, uint32_t n) noexcept
+
+
+# words.h
+cdef extern from "words.h" nogil:
+    uint64_t number64(uint64_t x) noexcept      # eight bytes in network order, as they were loaded
+    uint32_t first_number(uint64_t x) noexcept  # the first of two of 32 bits, as it lies in memory
+    uint64_t two_numbers(uint64_t x) noexcept   # two of 32 bits, each to the machine's order, as they lie in memory
+    uint32_t two_fields(uint32_t first, uint32_t second) noexcept   # of 16 bits, side by side in memory
+    uint32_t lower_first(uint32_t x) noexcept   # the same two as the halves of a number
+    void store32(void* p, uint32_t x) noexcept                      # unaligned
+    void store64(void* p, uint64_t x) noexcept
 
 
 cdef inline uint32_t be16(const uint8_t* p) noexcept nogil:

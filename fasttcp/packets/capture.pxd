@@ -9,6 +9,7 @@ cdef enum:
     FORMAT_PCAP = 1
     FORMAT_PCAPNG = 2
     HEAD_BYTES = 24                 # enough of the file to tell its format: the pcap file header
+    RECORD_HEADER = 16              # bytes, of pcap
     USUAL_RECORD = 262144           # libpcap's MAXIMUM_SNAPLEN: no tool captures more of a packet unless told so
     LARGEST_RECORD = 16 << 20       # what a snapshot length in the file may raise that to; bounds a stream's memory
     MAX_INTERFACES = 65536          # of one section
@@ -38,6 +39,7 @@ cdef struct Interface:
     uint32_t link
     uint32_t snaplen                # 0: no limit
     uint64_t multiplier             # nanoseconds in a unit of its clock, if that is a whole number
+    uint64_t last_stamp             # then: the last one that an int64 of nanoseconds holds
     uint64_t divisor                # else: units of its clock in a nanosecond, if that is one,
     uint32_t shift                  # else: 2^shift units in a second
     int64_t  offset_ns              # added to every timestamp
@@ -66,7 +68,7 @@ cdef struct Walker:
     uint32_t format
     bint big                        # byte order
     # pcap
-    uint32_t record_header          # bytes: 16, or 24 in the variant of A. Kuznetzov
+    uint32_t record_header          # RECORD_HEADER, or 24 in the variant of A. Kuznetzov
     uint32_t fraction_ns            # nanoseconds in a unit of the fraction: 1000 or 1
     uint32_t link
     uint32_t largest                # bytes of a record

@@ -3,25 +3,36 @@
 #
 # The short way makes no decision of its own: whatever is not exactly as expected goes the long way and is judged there.
 # Tests run every plain frame through both.
+#
+# It is written for few instructions: a number is loaded where it is stored, since gcc keeps loads and stores in their
+# order and would have to put aside what is loaded early; neighbours are loaded and stored together; and only what is
+# rare has a branch.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fasttcp.core.layout cimport INFO_BAD_CHECKSUM, INFO_CUT, INFO_IPV6, Segment
-from fasttcp.core.prefetch cimport load32, load64
-from fasttcp.packets.bytes cimport be16, be32, in_sum, sum_ahead
+from fasttcp.core.prefetch cimport load32, load64, net32
+from fasttcp.packets.bytes cimport (
+    be16, first_number, store32, store64, sum_ahead, sum_five, sum_four, sum_number, sum_three,
+)
 from fasttcp.packets.layers cimport IS_SEGMENT, LINK, Decoder
 from fasttcp.packets.link cimport LINKTYPE_ETHERNET
-from fasttcp.packets.tcp cimport read_header, read_options_ahead
+from fasttcp.packets.tcp cimport read_usual
 from fasttcp.packets.tunnel cimport PROTOCOL_TCP
 
 
+cdef extern from *:
+    bint likely(bint condition) noexcept nogil      # Cython's own
+
+
 cdef enum:
-    AHEAD = 64                      # bytes behind a frame: SUM_TURN of checksum.h
+    AHEAD = 64                      # bytes behind a frame: SUM_TURN of checksum.h, and what read_usual looks at
     PLAIN_HEADERS = 14 + 20 + 20
     PLAIN_HEADERS_6 = 14 + 40 + 20
     ETHERTYPE_IPV4 = 0x0800
     ETHERTYPE_IPV6 = 0x86DD
+    ETHERTYPE_VLAN = 0x8100         # IEEE 802.1Q
 
 
 cdef void start_decoder(Decoder* d, bint validate, bint tunnels) noexcept nogil
@@ -33,93 +44,77 @@ cdef int decode_layers(
     Decoder* d, uint32_t link, const uint8_t* frame, uint32_t captured, uint32_t wire, int64_t time_ns, Segment* s,
 ) noexcept nogil
 
+# The rest of the short way for what read_usual leaves: cut short by the capture, or with other options. captured, wire:
+# bytes at p, IP's padding too; length: of the TCP segment, as IP says; addresses: the sum of both. False: nothing was
+# decided.
+cdef bint read_unusual(
+    Decoder* d, Segment* s, const uint8_t* p, uint32_t captured, uint32_t length, uint32_t wire, uint64_t addresses,
+) noexcept nogil
 
-cdef inline void map_ip4(uint8_t* into, const uint8_t* address) noexcept nogil:
-    """::ffff:a.b.c.d (RFC 4291 section 2.5.5.2)."""
-    cdef uint64_t zero = 0
-    cdef uint16_t ones = 0xFFFF
-    memcpy(into, &zero, 8)
-    memcpy(into + 8, &zero, 2)
-    memcpy(into + 10, &ones, 2)
-    memcpy(into + 12, address, 4)
+
+cdef inline void map_ip4(uint8_t* into, uint32_t address) noexcept nogil:
+    """::ffff:a.b.c.d (RFC 4291 section 2.5.5.2), of the address as it lies in memory."""
+    store64(into, 0)
+    store32(into + 8, net32(0xFFFF))
+    store32(into + 12, address)
 
 
 cdef inline bint decode_plain(
-    Decoder* d, const uint8_t* frame, uint32_t captured, uint32_t wire, int64_t time_ns, Segment* s,
+    Decoder* d, const uint8_t* frame, uint32_t captured, uint32_t wire, int64_t time_ns, Segment* s, bint validate,
 ) noexcept nogil:
     """Ethernet II; IPv4 without options or fragments, or IPv6 without extensions; TCP. False: nothing was decided.
 
-    AHEAD bytes behind the frame must be readable. A segment is not counted in d.counts: the caller does that, for many
-    at once.
+    At least PLAIN_HEADERS bytes are captured, and AHEAD behind the frame are readable. validate: d.validate, held by
+    the caller. A segment is not counted in d.counts: the caller does that, for many at once.
     """
     cdef const uint8_t* ip = frame + 14
-    cdef uint32_t total, length
-    cdef uint64_t first, second
-    if captured < PLAIN_HEADERS:
-        return False
-    if be32(frame + 12) >> 8 != ETHERTYPE_IPV4 << 8 | 0x45 or be32(ip + 6) & 0x3FFF00FF != PROTOCOL_TCP:
-        return decode_plain_6(d, frame, captured, wire, time_ns, s)
-    total = be16(ip + 2)
-    if total < 40 or total > wire - 14:
-        return False
-    if d.validate:
-        first = load64(ip)
-        second = load64(ip + 8)
-        if (<uint32_t>first + (first >> 32) + <uint32_t>second + (second >> 32) + load32(ip + 16)) % 0xFFFF:
+    cdef const uint8_t* p
+    cdef uint32_t total, length, info
+    cdef uint64_t addresses, bad
+    if likely(
+        load32(frame + 12) & net32(0xFFFFFF00) == net32(ETHERTYPE_IPV4 << 16 | 0x4500)
+        and load32(ip + 6) & net32(0x3FFF00FF) == net32(PROTOCOL_TCP)
+    ):
+        addresses = load64(ip + 12)
+        if sum_three(addresses, load64(ip), load32(ip + 8)) % 0xFFFF and validate:
             return False
+        total = be16(ip + 2)
+        length = total - 20
+        map_ip4(s.src, first_number(addresses))
+        map_ip4(s.dst, load32(ip + 16))
+        info = 0
+        p = ip + 20
+    elif (
+        load32(frame + 12) & net32(0xFFFFF000) == net32(<uint32_t>ETHERTYPE_IPV6 << 16 | 0x6000)
+        and ip[6] == PROTOCOL_TCP and captured >= PLAIN_HEADERS_6
+    ):
+        addresses = sum_four(load64(ip + 8), load64(ip + 16), load64(ip + 24), load64(ip + 32))
+        length = be16(ip + 4)
+        total = length + 40
+        memcpy(s.src, ip + 8, 16)
+        memcpy(s.dst, ip + 24, 16)
+        info = INFO_IPV6
+        p = ip + 40
+    else:
+        return False
     s.time_ns = time_ns
-    map_ip4(s.src, ip + 12)
-    map_ip4(s.dst, ip + 16)
     s.ip_bytes = total
-    s.info = 0
-    length = total - 20
-    # The addresses of the pseudo-header stand right in front of the TCP header: they are added in one go.
-    _read_plain(d, s, ip + 20, min(captured - 34, length), length, 8)
+    if total + 14 > captured or not read_usual(s, p, length):
+        s.info = info
+        total = 14 + 40 if info else 14 + 20
+        return read_unusual(d, s, p, captured - total, length, max(captured, wire) - total, addresses)
+    if likely(validate):
+        bad = sum_five(
+            addresses, load64(p), load64(p + 8), sum_number(PROTOCOL_TCP + length), sum_ahead(p + 16, length - 16),
+        ) % 0xFFFF != 0
+        info += INFO_BAD_CHECKSUM * <uint32_t>bad
+        d.bad_checksum += bad
+    s.info = info
     return True
 
 
-cdef inline bint decode_plain_6(
-    Decoder* d, const uint8_t* frame, uint32_t captured, uint32_t wire, int64_t time_ns, Segment* s,
-) noexcept nogil:
-    cdef const uint8_t* ip = frame + 14
-    cdef uint32_t length
-    if captured < PLAIN_HEADERS_6 or be16(frame + 12) != ETHERTYPE_IPV6 or ip[0] >> 4 != 6 or ip[6] != PROTOCOL_TCP:
-        return False
-    length = be16(ip + 4)
-    if length < 20 or length > wire - 54:
-        return False
-    s.time_ns = time_ns
-    memcpy(s.src, ip + 8, 16)
-    memcpy(s.dst, ip + 24, 16)
-    s.ip_bytes = 40 + length
-    s.info = INFO_IPV6
-    _read_plain(d, s, ip + 40, min(captured - 54, length), length, 32)
-    return True
-
-
-cdef inline void _read_plain(
-    Decoder* d, Segment* s, const uint8_t* p, uint32_t captured, uint32_t length, uint32_t addresses,
-) noexcept nogil:
-    """What read_tcp does. addresses: their bytes, in front of p."""
-    if not read_header(s, p, captured, length):
-        d.bad_header += 1
-        return
-    read_options_ahead(s, p)
-    if captured != length:
-        s.info |= INFO_CUT
-    elif d.validate and (
-        sum_ahead(p - addresses, addresses + length) + in_sum(PROTOCOL_TCP) + in_sum(length)
-    ) % 0xFFFF:
-        s.info |= INFO_BAD_CHECKSUM
-        d.bad_checksum += 1
-
-
-cdef inline int decode(
+# The verdict on a frame; IS_SEGMENT: `s` is filled, all of it. ahead: AHEAD bytes behind it are readable.
+cdef int decode(
     Decoder* d, uint32_t link, const uint8_t* frame, uint32_t captured, uint32_t wire, int64_t time_ns, bint ahead,
     Segment* s,
-) noexcept nogil:
-    """The verdict on a frame; IS_SEGMENT: `s` is filled, all of it. ahead: AHEAD bytes behind it are readable."""
-    if link == LINKTYPE_ETHERNET and ahead and decode_plain(d, frame, captured, wire, time_ns, s):
-        d.counts[IS_SEGMENT] += 1
-        return IS_SEGMENT
-    return decode_layers(d, link, frame, captured, wire, time_ns, s)
+) noexcept nogil

@@ -6,14 +6,14 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fasttcp.core.layout cimport INFO_BAD_CHECKSUM, INFO_BAD_HEADER, INFO_IPV6, Segment
-from fasttcp.packets.bytes cimport in_sum, sum_bytes
+from fasttcp.packets.bytes cimport be16, in_sum, sum_bytes, sum_number
 from fasttcp.packets.fragments cimport free_fragments
 from fasttcp.packets.ip cimport read_ip
 from fasttcp.packets.layers cimport (
     INNER_SUBFRAME, IS_SEGMENT, LINK, MAX_TUNNELS, NOT_TCP, STOP, TCP_TRUNCATED, TUNNEL_DEPTH, Cursor, Datagram,
     Decoder, advance,
 )
-from fasttcp.packets.link cimport find_ip
+from fasttcp.packets.link cimport LINKTYPE_ETHERNET, find_ip
 from fasttcp.packets.tcp cimport TCP_HEADER, read_tcp
 from fasttcp.packets.tunnel cimport PROTOCOL_TCP, open_tunnel
 
@@ -110,3 +110,32 @@ cdef int decode_layers(
         verdict = _layers(d, INNER_SUBFRAME, &c, time_ns, s)
     d.counts[verdict] += 1
     return verdict
+
+
+cdef bint read_unusual(
+    Decoder* d, Segment* s, const uint8_t* p, uint32_t captured, uint32_t length, uint32_t wire, uint64_t addresses,
+) noexcept nogil:
+    # An IPv4 total length below that of its header makes `length` larger than any that was on the wire.
+    if length < TCP_HEADER or length > wire:
+        return False
+    read_tcp(
+        s, p, min(captured, length), length, d.validate,
+        <uint32_t>addresses + (addresses >> 32) + sum_number(PROTOCOL_TCP + length))
+    d.bad_checksum += s.info & INFO_BAD_CHECKSUM != 0
+    d.bad_header += s.info & INFO_BAD_HEADER != 0
+    return True
+
+
+cdef int decode(
+    Decoder* d, uint32_t link, const uint8_t* frame, uint32_t captured, uint32_t wire, int64_t time_ns, bint ahead,
+    Segment* s,
+) noexcept nogil:
+    cdef uint32_t tag
+    if link == LINKTYPE_ETHERNET and ahead:
+        # Nothing in front of the EtherType is looked at: behind a VLAN's tag the frame is as plain as without.
+        tag = 4 if be16(frame + 12) == ETHERTYPE_VLAN else 0
+        if captured >= PLAIN_HEADERS + tag and (
+                decode_plain(d, frame + tag, captured - tag, max(captured, wire) - tag, time_ns, s, d.validate)):
+            d.counts[IS_SEGMENT] += 1
+            return IS_SEGMENT
+    return decode_layers(d, link, frame, captured, wire, time_ns, s)

@@ -19,9 +19,10 @@ from fasttcp.core.prefetch cimport prefetch_read
 from fasttcp.core.segments cimport SegmentBatch
 from fasttcp.packets.bytes cimport le32
 from fasttcp.packets.capture cimport (
-    FORMAT_PCAP, HEAD_BYTES, STEP_FAULT, STEP_MORE, STEP_PACKET, Frame, Walker, begin, finish, next_frame, offset_of,
+    FORMAT_PCAP, HEAD_BYTES, RECORD_HEADER, STEP_FAULT, STEP_MORE, STEP_PACKET, Frame, Walker, begin, finish, next_frame,
+    offset_of,
 )
-from fasttcp.packets.decode cimport AHEAD, decode, decode_plain, start_decoder, stop_decoder
+from fasttcp.packets.decode cimport AHEAD, PLAIN_HEADERS, decode, decode_plain, start_decoder, stop_decoder
 from fasttcp.packets.layers cimport IS_SEGMENT, LINK_UNKNOWN, N_VERDICTS, Decoder
 from fasttcp.packets.link cimport LINKTYPE_ETHERNET, link_is_known
 
@@ -37,6 +38,7 @@ __all__ = ["CaptureReader"]
 cdef enum:
     WINDOW = 16 << 20           # bytes of a mapped file between two looks at whether it is still that long
     PREFETCH = 2048             # bytes
+    NEAR = 256                  # bytes of a record that the hardware's prefetcher keeps up with
     BUFFER = 1 << 20            # bytes of a stream held at once; in the second-level cache of most machines
 
 _MAGICS = (b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\xcd\x34",
@@ -58,39 +60,45 @@ cdef inline void _run_ahead(const uint8_t* p, uint32_t captured) noexcept nogil:
 
 cdef inline Py_ssize_t _fill_plain(Feed* feed, Segment* out, Py_ssize_t room) noexcept nogil:
     """Decodes the records that come next as long as they are plain, which is what most captures consist of: pcap of
-    this byte order, in the window with some bytes behind them, short enough, and decode_plain knows what it is."""
+    this byte order, in the window with some bytes behind them, of a likely length, and decode_plain knows what it is."""
     cdef Walker* w = &feed.walker
     cdef Decoder* d = &feed.decoder
+    cdef Segment* s = out
+    cdef Segment* full = out + room
     cdef const uint8_t* p = w.p
     cdef const uint8_t* frame
-    cdef uint32_t captured, wire
-    cdef uint32_t header = w.record_header
-    cdef uint32_t largest = w.largest
-    cdef int64_t fraction_ns = w.fraction_ns
+    cdef const uint8_t* next
+    cdef uint64_t last = <uint64_t>(w.end - AHEAD)          # as the next header is shorter, it can be read too
     cdef bint validate = d.validate
-    cdef Py_ssize_t n = 0
-    while n < room:
-        if w.end - p < <ptrdiff_t>header:
-            break
+    cdef uint32_t captured
+    cdef uint32_t longest = w.largest - PLAIN_HEADERS
+    cdef uint32_t common = longest if validate else NEAR - PLAIN_HEADERS
+    cdef int64_t fraction_ns = w.fraction_ns
+    if w.end - p < RECORD_HEADER + AHEAD:
+        return 0
+    while s != full:
         captured = le32(p + 8)
-        wire = le32(p + 12)
-        frame = p + header
-        if captured > largest or w.end - frame < <ptrdiff_t>captured + AHEAD:
+        frame = p + RECORD_HEADER
+        next = frame + captured
+        if captured - PLAIN_HEADERS > common:               # or below PLAIN_HEADERS
+            if captured - PLAIN_HEADERS > longest:
+                break
+            if captured < PREFETCH:
+                _run_ahead(frame, captured)
+        if <uint64_t>next > last:
             break
         prefetch_read(p + PREFETCH)
         prefetch_read(p + PREFETCH + 64)
-        if not validate and 256 < captured < PREFETCH:
-            _run_ahead(frame, captured)
         if not decode_plain(
-                d, frame, captured, max(wire, captured),
-                <int64_t>le32(p) * 1_000_000_000 + le32(p + 4) * fraction_ns, out + n):
+                d, frame, captured, le32(p + 12), <int64_t>le32(p) * 1_000_000_000 + le32(p + 4) * fraction_ns, s,
+                validate):
             break
-        p = frame + captured
-        n += 1
+        p = next
+        s += 1
     w.p = p
-    w.packets += n
-    d.counts[IS_SEGMENT] += n
-    return n
+    w.packets += s - out
+    d.counts[IS_SEGMENT] += s - out
+    return s - out
 
 
 cdef inline Py_ssize_t _fill(Feed* feed, Segment* out, Place* places, Py_ssize_t room) noexcept nogil:
@@ -100,7 +108,10 @@ cdef inline Py_ssize_t _fill(Feed* feed, Segment* out, Place* places, Py_ssize_t
     cdef Frame f = feed.frame
     cdef Py_ssize_t n = 0
     cdef int verdict
-    cdef bint plain = w.format == FORMAT_PCAP and not w.big and w.link == LINKTYPE_ETHERNET and places == NULL
+    cdef bint plain = (
+        w.format == FORMAT_PCAP and not w.big and w.record_header == RECORD_HEADER and w.link == LINKTYPE_ETHERNET
+        and places == NULL
+    )
     feed.step = STEP_PACKET
     while n < room:
         if not d.resume:
@@ -111,7 +122,7 @@ cdef inline Py_ssize_t _fill(Feed* feed, Segment* out, Place* places, Py_ssize_t
             feed.step = next_frame(w, &f)
             if feed.step != STEP_PACKET:
                 break
-            if not d.validate and 256 < f.captured < PREFETCH:
+            if not d.validate and NEAR < f.captured < PREFETCH:
                 _run_ahead(f.data, f.captured)
         verdict = decode(
             d, f.link, f.data, f.captured, f.wire, f.time_ns, w.end - f.data >= <ptrdiff_t>f.captured + AHEAD, out + n)

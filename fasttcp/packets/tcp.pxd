@@ -5,22 +5,35 @@
 # far as they make sense: what follows a broken one is not looked at, and a known option of the wrong length is as if
 # absent.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fasttcp.core.layout cimport (
     INFO_BAD_CHECKSUM, INFO_BAD_HEADER, INFO_CUT, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WSCALE, Segment,
 )
-from fasttcp.packets.bytes cimport be16, be32, sum_bytes, sums_up
+from fasttcp.core.prefetch cimport load32, load64, net32
+from fasttcp.packets.bytes cimport (
+    be16, be32, lower_first, number64, store32, store64, sum_bytes, sums_up, two_fields, two_numbers,
+)
 
 
 cdef enum:
     TCP_HEADER = 20
     TIMESTAMPS_ALONE = 0x0101080A   # NOP NOP timestamps(10): what nearly every segment after the handshake carries
-    # What Linux puts into a SYN: MSS, SACK permitted, timestamps, NOP, window scale.
-    USUAL_MSS = 0x0204
-    USUAL_SACK = 0x0402080A
-    USUAL_SCALE = 0x010303
-    USUAL_OPTIONS = OPT_MSS | OPT_SACK_PERMITTED | OPT_TIMESTAMPS | OPT_WSCALE
+
+
+# layouts.h
+cdef extern from "layouts.h" nogil:
+    ctypedef struct Layout:
+        uint8_t care[8]
+        uint8_t those[8]
+        uint8_t care_scale[4]
+        uint8_t those_scale[4]
+        uint64_t stamps
+        uint32_t header
+        uint32_t syn
+        uint8_t options
+        uint8_t stamps_at
+    const Layout* layout_of(uint32_t word) noexcept
 
 
 cdef inline void read_options(Segment* s, const uint8_t* p, const uint8_t* end) noexcept nogil:
@@ -53,28 +66,33 @@ cdef inline void read_options(Segment* s, const uint8_t* p, const uint8_t* end) 
         p += length
 
 
-cdef inline void read_options_ahead(Segment* s, const uint8_t* p) noexcept nogil:
-    """The options of the header at p, which read_header has found good; 64 bytes at p can be read, whatever they are.
+# Which of the usual layouts a segment has cannot be predicted, so their values are taken without a branch.
+cdef inline bint read_usual(Segment* s, const uint8_t* p, uint32_t length) noexcept nogil:
+    """What read_tcp reads of a segment that is there whole, but for `info` and the checksum. False: its header or its
+    options are not usual, and what has been written means nothing.
 
-    Which of the usual layouts a segment has cannot be predicted, so their values are taken without a branch.
+    60 bytes at p can be read, whatever they are.
     """
     cdef const uint8_t* o = p + TCP_HEADER
-    cdef uint32_t header = p[12] >> 4
-    cdef uint32_t alone = <uint32_t>(header == 8) & <uint32_t>(be32(o) == TIMESTAMPS_ALONE)
-    cdef uint32_t syn = (
-        <uint32_t>(header == 10) & <uint32_t>(be16(o) == USUAL_MSS) & <uint32_t>(be32(o + 4) == USUAL_SACK)
-        & <uint32_t>(be32(o + 16) >> 8 == USUAL_SCALE)
-    )
-    cdef uint32_t of_syn = 0 - syn
-    cdef uint32_t of_both = 0 - (alone | syn)
-    cdef const uint8_t* stamps = o + 4 + 4 * syn
-    s.tsval = be32(stamps) & of_both
-    s.tsecr = be32(stamps + 4) & of_both
-    s.mss = <uint16_t>(be16(o + 2) & of_syn)
-    s.wscale = <uint8_t>(o[19] & of_syn)
-    s.options = <uint8_t>((alone * OPT_TIMESTAMPS) | (of_syn & USUAL_OPTIONS))
-    if (header != 5) & (of_both == 0):
-        read_options(s, o, p + header * 4)
+    cdef uint32_t ports
+    cdef uint64_t word = number64(load64(p + 8))        # acknowledgment, data offset, flags, window
+    cdef const Layout* usual = layout_of(<uint32_t>word)
+    cdef uint32_t payload = length - usual.header
+    s.payload = payload
+    if <int32_t>payload < 0 or (
+            ((load64(o) & load64(usual.care)) ^ load64(usual.those))
+            | ((load32(o + 16) & load32(usual.care_scale)) ^ load32(usual.those_scale))):
+        return False
+    s.ack = <uint32_t>(word >> 32)
+    store32(&s.window, lower_first(<uint32_t>word & 0xFFFFFF))
+    ports = net32(load32(p))
+    store32(&s.sport, two_fields(ports >> 16, ports & 0xFFFF))
+    s.seq = net32(load32(p + 4))
+    store64(&s.tsval, two_numbers(load64(o + usual.stamps_at)) & usual.stamps)
+    s.mss = <uint16_t>(be16(o + 2) & usual.syn)
+    s.wscale = <uint8_t>(o[19] & usual.syn)
+    s.options = usual.options
+    return True
 
 
 # `captured` and `length` are bytes of the TCP segment, header and all: those at hand, and those on the wire

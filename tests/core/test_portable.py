@@ -18,6 +18,8 @@ PROGRAM = r"""
 #include "core/tags.h"
 #include "core/mul128.h"
 #include "packets/checksum.h"
+#include "packets/layouts.h"
+#include "packets/words.h"
 
 static uint64_t state = 1;
 static uint64_t chance(void)
@@ -42,9 +44,15 @@ int main(void)
         printf("%x %u %u ", (unsigned)tags_match(bytes, (uint8_t)(a & 3)), tags_count(bytes), lowest_bit((uint32_t)a | 1u << 31));
         printf("%x %llx ", swap32((uint32_t)a), (unsigned long long)swap64(b));
         printf("%llx %llx %llx ", (unsigned long long)p.hi, (unsigned long long)q.hi, (unsigned long long)q.lo);
-        uint64_t sum = sum_ahead(bytes, 1 + (uint32_t)(b % 448));
-        while (sum >> 16) sum = (sum & 0xFFFF) + (sum >> 16);
-        printf("%x\n", (unsigned)sum);
+        uint64_t c = round & 2 ? ~0ull : chance(), d = chance(), e = ~chance();
+        uint64_t sums[] = { sum_ahead(bytes, (uint32_t)(b % 449)), sum_three(a, b, c), sum_four(a, b, c, d),
+                            sum_five(a, b, c, d, e), sum_number((uint32_t)a & 0x1FFFF) };
+        for (int i = 0; i < 5; i++) printf("%x ", (unsigned)(sums[i] % 0xFFFF));
+        store64(&c, two_numbers(a));
+        store32(&d, two_fields((uint32_t)a & 0xFFFF, (uint32_t)b & 0xFFFF));
+        printf("%llx %llx %llx ", (unsigned long long)number64(a), (unsigned long long)c, (unsigned long long)d);
+        printf("%x %x ", first_number(a), lower_first((uint32_t)b));
+        printf("%d\n", (int)(layout_of((uint32_t)a) - LAYOUTS) - (int)((uint32_t)a >> 28));
     }
 #if defined(FASTTCP_TAGS_SSE2) || defined(FASTTCP_TAGS_NEON)
     fprintf(stderr, "vectors");

@@ -475,8 +475,17 @@ def test_one_flipped_bit_is_always_seen():
 # The short way and the long way
 
 
+def ethertype_of(packet):
+    return 0x86DD if packet[0] >> 4 == 6 else 0x0800
+
+
+def long_way(packet, ethertype=None):
+    """A frame that no short way knows: a provider's tag."""
+    return ethernet(tag(packet, ethertype or ethertype_of(packet)), 0x88A8)
+
+
 def test_both_ways_agree():
-    """Plain frames take the short way; the same packets inside a VLAN tag take the long one."""
+    """Plain frames take the short way; the same packets inside a provider's tag take the long one."""
     packets = [
         packet4(b"p" * size, opts=opts, flags=flags, seq=size * 1000003 & 0xFFFFFFFF, window=size)
         for size in (0, 1, 5, 6, 1400)
@@ -485,8 +494,8 @@ def test_both_ways_agree():
     ]
     packets += [packet4(checksum=5), packet4(b"z" * 9, offset=3), packet4(b"z" * 9, offset=9)]
     for checksums in ("validate", "ignore"):
-        short, _ = read([ethernet(p) for p in packets], checksums=checksums)
-        long, _ = read([ethernet(tag(p), 0x8100) for p in packets], checksums=checksums)
+        short, _ = read([*map(ethernet, packets), FILLER], checksums=checksums)
+        long, _ = read(map(long_way, packets), checksums=checksums)
         assert short == long
         assert len(short) == len(packets)
 
@@ -510,20 +519,22 @@ def test_both_ways_agree_on_options(layout):
         for octet in {0, 1, 2, 3, 4, 8, 10, 0xFF, layout[at] ^ 1} - {layout[at]}:
             packets.append(packet4(opts=layout[:at] + bytes([octet]) + layout[at + 1 :], flags=SYN))
     short, counted = read([*map(ethernet, packets), FILLER])
-    long, _ = read([ethernet(tag(p, 0x86DD if p[0] >> 4 == 6 else 0x0800), 0x8100) for p in packets])
+    long, _ = read(map(long_way, packets))
     assert short == long
     assert len(short) == len(packets)
     assert "bad_checksum" not in counted
 
 
+@pytest.mark.parametrize("opts", ["none", "Linux", "Linux SYN", "SACK"])
 @pytest.mark.parametrize("six", [False, True])
-def test_checksums_of_every_length_on_the_short_way(six):
+def test_checksums_of_every_length_on_the_short_way(six, opts):
     make = packet6 if six else packet4
+    opts = bytes.fromhex(LAYOUTS[opts])
     chance = random.Random(11)
     right, wrong = [], []
     for size in [*range(200), 1400, 1447, 1448, 9000, 65000]:
-        packet = make(chance.randbytes(size) if size % 3 else b"\xff" * size)
-        at = chance.randrange(len(packet) - size - 4, len(packet))
+        packet = make(chance.randbytes(size) if size % 3 else b"\xff" * size, opts=opts)
+        at = chance.randrange(len(packet) - size - 4 - len(opts), len(packet))
         right.append(ethernet(packet))
         wrong.append(ethernet(packet[:at] + bytes([packet[at] ^ 1 << chance.randrange(8)]) + packet[at + 1 :]))
     found, counted = read([*right, FILLER])
@@ -531,6 +542,42 @@ def test_checksums_of_every_length_on_the_short_way(six):
     assert "bad_checksum" not in counted
     found, counted = read([*wrong, FILLER])
     assert (len(found), counted["bad_checksum"]) == (len(wrong), len(wrong))
+
+
+@pytest.mark.parametrize("layout", ["none", "Linux", "Linux SYN", "Windows SYN"])
+@pytest.mark.parametrize("make", [packet4, packet6])
+def test_both_ways_agree_on_every_flipped_bit(make, layout):
+    """From the EtherType on, one of the payload too; each such frame whole, and cut off where the bit is. Behind a VLAN's tag
+    a frame takes the short way as well."""
+    for size in (1, 60):
+        packet = make(bytes(range(size)), opts=bytes.fromhex(LAYOUTS[layout]), flags=0x55, window=0x8001)
+        short, tagged, long = [], [], []
+        for at in [*range(len(packet) - size + 3), len(packet) + 1]:
+            for bit in range(8):
+                changed = bytearray(struct.pack("!H", ethertype_of(packet)) + packet)
+                changed[at] ^= 1 << bit
+                kind, inner = changed[0] << 8 | changed[1], bytes(changed[2:])
+                for kept in (len(packet), max(at - 2, 0)):
+                    short.append(build.Packet(ethernet(inner, kind)[: 14 + kept], 0, 14 + len(packet)))
+                    tagged.append(build.Packet(ethernet(tag(inner, kind), 0x8100)[: 18 + kept], 0, 18 + len(packet)))
+                    long.append(build.Packet(long_way(inner, kind)[: 18 + kept], 0, 18 + len(packet)))
+        for checksums in ("validate", "ignore"):
+            expected = read([*long, FILLER], checksums=checksums)
+            assert read([*short, FILLER], checksums=checksums) == expected
+            assert read([*tagged, FILLER], checksums=checksums) == expected
+
+
+def test_padding_and_what_follows_is_not_summed():
+    """Any bytes behind the datagram: padding of the frame, the next record, and what is behind that."""
+    chance = random.Random(3)
+    frames = []
+    for size in range(140):
+        for make in (packet4, packet6):
+            frame = ethernet(make(b"y" * size, seq=size)) + chance.randbytes(size % 5 * 16)
+            frames.append(build.Packet(frame, chance.randrange(2**60)))
+    found, counted = read([*frames, FILLER])
+    assert [s.seq for s in found] == [size for size in range(140) for _ in "46"]
+    assert "bad_checksum" not in counted
 
 
 def test_both_ways_agree_on_damage():
@@ -546,7 +593,7 @@ def test_both_ways_agree_on_damage():
         kept = len(whole) - chance.choice((0, 0, 0, chance.randrange(len(whole))))
         ethertype = chance.choice((0x0800, 0x86DD)) if chance.random() < 0.05 else 0x0800 if make is packet4 else 0x86DD
         padding = bytes(chance.choice((0, 0, 6)) if kept == len(whole) else 0)
-        plain, tagged = ethernet(bytes(whole), ethertype), ethernet(tag(bytes(whole), ethertype), 0x8100)
+        plain, tagged = ethernet(bytes(whole), ethertype), long_way(bytes(whole), ethertype)
         short.append(build.Packet(plain[: 14 + kept] + padding, 0, len(plain + padding)))
         long.append(build.Packet(tagged[: 18 + kept] + padding, 0, len(tagged + padding)))
     for checksums in ("validate", "ignore"):

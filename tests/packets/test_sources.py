@@ -1,9 +1,11 @@
 """Where captures come from: paths, pipes, file objects, compressed; and the batch's side of reading."""
 
+import ctypes
 import gzip
 import importlib.util
 import io
 import lzma
+import mmap
 import os
 import socket
 import subprocess
@@ -15,7 +17,7 @@ import pytest
 from fasttcp.core.segments import SegmentBatch
 from fasttcp.errors import CaptureError, SegmentError, WrongThread
 from fasttcp.packets.reader import CaptureReader
-from packets.build import Packet, ethernet, packet4, pcap, pcapng
+from packets.build import Packet, ethernet, packet4, packet6, pcap, pcapng
 
 FRAMES = [ethernet(packet4(b"x" * (n % 90), seq=n)) for n in range(2000)]
 PCAP, PCAPNG = pcap(FRAMES), pcapng(FRAMES)
@@ -186,6 +188,27 @@ def test_mapped_windows(tmp_path):
         n += count
     assert n == 40 * 700
     assert (reader.offset, reader.size, reader.damage) == (24 + n * len(record), path.stat().st_size, None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs mprotect")
+def test_nothing_behind_the_last_byte_is_read():
+    """The capture ends where memory ends: with one plain frame or two, and some bytes of a third, less than a header."""
+    page = mmap.PAGESIZE
+    memory = mmap.mmap(-1, 2 * page)
+    behind = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + page
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mprotect(ctypes.c_void_p(behind), ctypes.c_size_t(page), 0) == 0, ctypes.get_errno()
+    try:
+        for make in (packet4, packet6):
+            for size in range(140):
+                for rest in (0, 1, 8, 15):
+                    capture = pcap([ethernet(make(b"", seq=1)), ethernet(make(b"z" * size, seq=2))]) + bytes(rest)
+                    memory[page - len(capture) : page] = capture
+                    got, damage = read(memoryview(memory)[page - len(capture) : page])
+                    assert got == [1, 2]
+                    assert (damage is None) == (rest == 0)
+    finally:
+        libc.mprotect(ctypes.c_void_p(behind), ctypes.c_size_t(page), mmap.PROT_READ | mmap.PROT_WRITE)
 
 
 def test_mapped_file_that_shrinks_is_damage_and_no_crash(tmp_path):
