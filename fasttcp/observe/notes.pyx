@@ -20,13 +20,13 @@ from fasttcp.core.store cimport store_cold
 from fasttcp.observe.lapse cimport check_matters, next_look
 from fasttcp.observe.page cimport (
     M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_FIN, M_FIN_RST, M_LAST_WRAPPED, M_MULTI,
-    M_RST, M_SPOKEN, M_SYN, P_CHECKED, P_DELETE, P_FIN_LETTER, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL,
+    M_RST, M_SPOKEN, M_SYN, P_CHECKED, P_DELETE, P_FIN_LETTER, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL, P_USUAL,
     Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET, Journal, Margin, Page, Sender, ack_wraps, add_counted,
     add_letter, is_originator, journal_grow, last_wraps, margin_of, relative,
 )
 from fasttcp.observe.states cimport DO_CLOSE, DO_TELL, at_end, close_side, next_state, turn_round
 from fasttcp.observe.stream cimport stream_ack, stream_data
-from fasttcp.observe.usual cimport usual_ack, usual_fin, usual_last_ack, usual_syn, usual_syn_ack
+from fasttcp.observe.usual cimport settle, usual_ack, usual_fin, usual_syn, usual_syn_ack
 
 cdef enum:
     UNUSUAL = V_PARTIAL | V_VOID | V_LATE | V_SUSPECT | V_ILLEGAL
@@ -178,10 +178,15 @@ cdef inline bint cut(const Journal *j, const Segment *g) noexcept nogil:
     return j.zeek and g.info & INFO_CUT != 0
 
 
-cdef inline bint acknowledged(Journal *j, const Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
-    if g.payload != 0:
-        return usual_ack(j, o, row, s, g, True)
-    return usual_ack(j, o, row, s, g, False) or usual_last_ack(j, o, row, s, g)
+cdef void usual_prepare(Journal *j) noexcept nogil:
+    """What the profile says, once more in the form in which usual.pxd asks it."""
+    cdef uint32_t i
+    j.timers = KEEP_TIMER if j.zeek else 0
+    j.cut_info = INFO_CUT if j.zeek else 0
+    j.most_initial = <int32_t>min(j.max_initial_window, <uint64_t>0x7FFFFFFF)
+    j.most_unacknowledged = <int32_t>min(j.max_unacknowledged, <uint64_t>0x7FFFFFFF)
+    for i in range(j.n_port_idle):
+        j.idle_ports[(j.port_idle[i].port & 0xFFFF) >> 6] |= <uint64_t>1 << (j.port_idle[i].port & 63)
 
 
 cdef ns_t journal_seen(
@@ -189,24 +194,30 @@ cdef ns_t journal_seen(
 ) noexcept nogil:
     """A Watch.seen: write one segment into the page of its row."""
     cdef Journal *j = <Journal *>context
+    cdef Page *p
+    cdef uint32_t kind = g.flags & (SYN | FIN | RST | ACK)
     cdef ns_t answer = KEEP_TIMER
     cdef bint usual
-    if (
-        (verdict & UNUSUAL) | (g.flags & RST) | <uint32_t>(g.window == 0) | <uint32_t>(row >= j.capacity)
-        | (<uint32_t>((verdict & V_NEW) != 0) ^ <uint32_t>((g.flags & (SYN | ACK)) == SYN))
-    ):
+    if (verdict & UNUSUAL) | <uint32_t>(g.window == 0) | <uint32_t>(row >= j.capacity):
         return seen_whole(j, o, row, s, g, verdict)
-    if g.flags & SYN:
-        usual = usual_syn_ack(j, o, row, s, g) if g.flags & ACK else usual_syn(j, o, row, s, g, &answer)
-    elif g.flags & FIN:
-        usual = g.flags & ACK and usual_fin(j, o, row, s, g, &answer)
+    p = &j.pages[row]
+    if kind & SYN:
+        if verdict & V_NEW:
+            usual = kind == SYN and usual_syn(j, o, row, s, g, &answer)
+        else:
+            usual = kind == SYN | ACK and usual_syn_ack(j, o, row, s, g)
+        return answer & j.timers if usual else seen_whole(j, o, row, s, g, verdict)
+    if not p.flags & P_USUAL:                       # no page has it before its first segment
+        return seen_whole(j, o, row, s, g, verdict)
+    if kind == ACK:
+        usual = usual_ack(j, o, row, s, g)
     else:
-        usual = g.flags & ACK and acknowledged(j, o, row, s, g)
+        usual = kind == FIN | ACK and usual_fin(j, o, row, s, g, &answer)
     if not usual:
         return seen_whole(j, o, row, s, g, verdict)
     if completes_handshake(j, o, row, s, verdict):
-        measure(o, row, &j.pages[row], g)
-    return answer if j.zeek else 0
+        measure(o, row, p, g)
+    return answer & j.timers
 
 
 cdef ns_t seen_whole(Journal *j, Observer *o, row_t row, int s, const Segment *g, uint16_t verdict) noexcept nogil:
@@ -237,6 +248,7 @@ cdef ns_t seen_whole(Journal *j, Observer *o, row_t row, int s, const Segment *g
             control_letters(j, row, s, g, number, is_originator(o, row, s))
     elif g.info & (INFO_BAD_CHECKSUM | INFO_BAD_HEADER) == INFO_BAD_CHECKSUM:
         add_counted(j, row, cased(c"C", is_originator(o, row, s)), &margin_of(j, row).bad_checksums[s])
+    settle(p)
     if not j.zeek:
         return 0 if not verdict & V_VOID or verdict & V_NEW else KEEP_TIMER
     if verdict & V_NEW or p.end_ns != end_ns or p.flags & P_DELETE != deleting or (
@@ -340,9 +352,8 @@ cdef inline bint completes_handshake(
     """After this segment of the originator both are ESTABLISHED, and were not before."""
     cdef const Row *line = &o.engine.table.rows[row]
     return (
-        <uint32_t>((verdict & V_CHANGED) != 0) & <uint32_t>(j.pages[row].rtt_ns == 0)
-        & <uint32_t>(line.state[0] == S_ESTABLISHED) & <uint32_t>(line.state[1] == S_ESTABLISHED)
-        & <uint32_t>is_originator(o, row, s)
+        j.pages[row].rtt_ns == 0 and verdict & V_CHANGED
+        and line.state[0] == S_ESTABLISHED and line.state[1] == S_ESTABLISHED and is_originator(o, row, s)
     )
 
 
