@@ -7,10 +7,10 @@ close.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from fasttcp.core.layout cimport (
-    ACK, FIN, INFO_BAD_CHECKSUM, INFO_BAD_HEADER, INFO_CUT, RST, SYN, Observed, Row, Segment, ns_t, row_t,
+    ACK, FIN, INFO_BAD_CHECKSUM, INFO_BAD_HEADER, INFO_CUT, ROW_SIDE_1_OPENED, RST, SYN, Observed, Row, Segment, ns_t, row_t,
 )
 from fasttcp.core.names cimport S_ESTABLISHED
 from fasttcp.core.observer cimport (
@@ -185,6 +185,8 @@ cdef void usual_prepare(Journal *j) noexcept nogil:
     j.cut_info = INFO_CUT if j.zeek else 0
     j.most_initial = <int32_t>min(j.max_initial_window, <uint64_t>0x7FFFFFFF)
     j.most_unacknowledged = <int32_t>min(j.max_unacknowledged, <uint64_t>0x7FFFFFFF)
+    j.after_fin[0] = min(j.idle_ns, <ns_t>1 << 61)
+    j.after_fin[1] = j.close_ns
     for i in range(j.n_port_idle):
         j.idle_ports[(j.port_idle[i].port & 0xFFFF) >> 6] |= <uint64_t>1 << (j.port_idle[i].port & 63)
 
@@ -195,27 +197,28 @@ cdef ns_t journal_seen(
     """A Watch.seen: write one segment into the page of its row."""
     cdef Journal *j = <Journal *>context
     cdef Page *p
+    cdef Row *line
     cdef uint32_t kind = g.flags & (SYN | FIN | RST | ACK)
     cdef ns_t answer = KEEP_TIMER
     cdef bint usual
-    if (verdict & UNUSUAL) | <uint32_t>(g.window == 0) | <uint32_t>(row >= j.capacity):
+    if ((<uint32_t>g.window - 1) >> 16 | verdict) & UNUSUAL or row >= j.capacity:       # a window of 0 has all bits
         return seen_whole(j, o, row, s, g, verdict)
     p = &j.pages[row]
+    line = &o.engine.table.rows[row]
     if kind & SYN:
         if verdict & V_NEW:
-            usual = kind == SYN and usual_syn(j, o, row, s, g, &answer)
+            usual = kind == SYN and usual_syn(j, p, line, s, g, &answer)
         else:
-            usual = kind == SYN | ACK and usual_syn_ack(j, o, row, s, g)
+            usual = kind == SYN | ACK and usual_syn_ack(j, p, line, s, g)
         return answer & j.timers if usual else seen_whole(j, o, row, s, g, verdict)
-    if not p.flags & P_USUAL:                       # no page has it before its first segment
-        return seen_whole(j, o, row, s, g, verdict)
-    if kind == ACK:
-        usual = usual_ack(j, o, row, s, g)
+    kind |= p.flags & P_USUAL                       # no page has it before its first segment
+    if kind == P_USUAL | ACK:
+        usual = usual_ack(j, p, line, s, g)
     else:
-        usual = kind == FIN | ACK and usual_fin(j, o, row, s, g, &answer)
+        usual = kind == P_USUAL | ACK | FIN and usual_fin(j, p, line, s, g, &answer)
     if not usual:
         return seen_whole(j, o, row, s, g, verdict)
-    if completes_handshake(j, o, row, s, verdict):
+    if completes_handshake(p, line, s, verdict):
         measure(o, row, p, g)
     return answer & j.timers
 
@@ -333,7 +336,7 @@ cdef inline void note(
     answer = 0
     if me.state == Z_INACTIVE or g.flags & (SYN | FIN | RST):
         answer = next_state(j, o, row, s, g)
-    if completes_handshake(j, o, row, s, verdict):
+    if completes_handshake(p, &o.engine.table.rows[row], s, verdict):
         measure(o, row, p, g)
 
     if g.flags & ACK and stream_ack(j, o, row, 1 - s, <uint64_t>acked):
@@ -346,14 +349,15 @@ cdef inline void note(
         close_side(j, o, row, s, (answer & DO_TELL) != 0)
 
 
-cdef inline bint completes_handshake(
-    const Journal *j, const Observer *o, row_t row, int s, uint16_t verdict
-) noexcept nogil:
+cdef inline bint completes_handshake(const Page *p, const Row *line, int s, uint16_t verdict) noexcept nogil:
     """After this segment of the originator both are ESTABLISHED, and were not before."""
-    cdef const Row *line = &o.engine.table.rows[row]
+    cdef uint16_t pair
+    cdef uint32_t states
+    memcpy(&pair, line.state, 2)
+    states = pair
     return (
-        j.pages[row].rtt_ns == 0 and verdict & V_CHANGED
-        and line.state[0] == S_ESTABLISHED and line.state[1] == S_ESTABLISHED and is_originator(o, row, s)
+        (states ^ S_ESTABLISHED * 0x0101) | (~verdict & V_CHANGED) == 0 and p.rtt_ns == 0
+        and line.flags & ROW_SIDE_1_OPENED == ROW_SIDE_1_OPENED * s
     )
 
 

@@ -157,6 +157,7 @@ cdef struct Journal:
     uint32_t cut_info           # INFO_CUT with `zeek`; else 0
     int32_t  most_initial       # max_initial_window and max_unacknowledged, if they are below 2^31
     int32_t  most_unacknowledged
+    ns_t     after_fin[2]       # idle_ns after the first FIN (never after 2^61 ns: it may look early), close_ns after both
     Range   *ranges
     uint32_t ranges_high
     uint32_t ranges_room

@@ -15,7 +15,8 @@
 #
 # The caller has made sure of: an ordinary verdict (no V_VOID, V_LATE, V_SUSPECT, V_ILLEGAL), a window above 0, a page.
 
-from libc.stdint cimport INT64_MAX, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from fasttcp.core.layout cimport ROW_SIDE_1_OPENED, Row, Segment, ns_t, row_t
 from fasttcp.core.observer cimport Observer
@@ -35,12 +36,15 @@ cdef enum:
 
 cdef inline bint in_order(const Page *p, int s) noexcept nogil:
     """A side that talks, or has ended and was told so. All it has sent was seen and delivered: `last` is `reach`, or is
-    its FIN that follows that; and none of its numbers needs more than 31 bits."""
+    its FIN that follows that; what was acknowledged lies between `start` and `last`; and none of its numbers needs more
+    than 31 bits. `trim` tells whether anything of it was acknowledged, as `acked` does."""
     cdef const Sender *side = &p.side[s]
     cdef bint ended = side.marks & M_ENDS != 0
     if (
-        side.marks & (M_SPOKEN | SPECIAL) != M_SPOKEN or side.reach >= 0x7FFFFFFF or side.trim >= 0x7FFFFFFF
+        side.marks & (M_SPOKEN | SPECIAL) != M_SPOKEN or side.reach >= 0x7FFFFFFF or side.trim > side.reach
         or side.last - side.start != <uint32_t>side.reach + ended
+        or side.last < side.start or side.acked - side.start > side.last - side.start
+        or (side.trim > 1 and side.acked - side.start <= 1)
     ):
         return False
     if ended:
@@ -48,34 +52,61 @@ cdef inline bint in_order(const Page *p, int s) noexcept nogil:
     return side.state == Z_ESTABLISHED or side.state == Z_PARTIAL
 
 
+cdef inline uint32_t letters_to_come(const Sender *side) noexcept nogil:
+    """D and A, if it has not had them yet."""
+    return <uint32_t>(side.marks & M_DATA == 0) + <uint32_t>(side.marks & M_ACK == 0)
+
+
 cdef inline void settle(Page *p) noexcept nogil:
     """After a segment that has gone the long way: may the next one go the short way? With P_USUAL both sides are
-    `in_order`, no close is deferred, and the time of the page is that of the row."""
+    `in_order`, no close is deferred, the time of the page is that of the row, and there is room for every D and A that
+    may still come."""
     p.flags &= ~<uint16_t>P_USUAL
-    if in_order(p, 0) and in_order(p, 1) and not p.flags & (P_OLD_TIME | P_DEFERRED) and p.letters >= 2:
+    if (
+        in_order(p, 0) and in_order(p, 1) and not p.flags & (P_OLD_TIME | P_DEFERRED) and p.letters >= 2
+        and p.letters + letters_to_come(&p.side[0]) + letters_to_come(&p.side[1]) <= SHORT_HISTORY
+    ):
         p.flags |= P_USUAL
 
 
 # ---- questions -------------------------------------------------------------------------------------------------------
 
 cdef inline uint32_t odd_ack(const Sender *peer, const Segment *g) noexcept nogil:
-    """Below what was acknowledged before, beyond what was seen, or past the end of the number circle."""
-    return (g.ack - peer.acked) | (peer.acked & ~g.ack) | (peer.last - g.ack)
+    """Below what was acknowledged before, or beyond what was seen. (Between them the number circle does not end.)"""
+    return (g.ack - peer.acked) | (peer.last - g.ack)
 
 
 cdef inline uint32_t odd_data(const Journal *j, const Sender *me, const Segment *g, uint32_t reach) noexcept nogil:
     """More than is kept: acknowledged by nobody at all, or not yet. reach: with them."""
-    cdef uint32_t held = <uint32_t>me.reach - me.trim
     return (
-        held | g.payload | (j.most_unacknowledged - (held + g.payload))
-        | ((me.acked - me.start - 2) & (j.most_initial - reach))
+        g.payload | (j.most_unacknowledged + me.trim - reach) | ((me.trim - 2) & (j.most_initial - reach))
     )
 
 
-cdef inline uint32_t small_letter(const Observer *o, row_t row, int s) noexcept nogil:
+cdef inline uint32_t small_letter(const Row *line, int s) noexcept nogil:
     """The bit that makes a letter the responder's."""
-    cdef uint32_t flags = o.engine.table.rows[row].flags
-    return (flags * (32 // ROW_SIDE_1_OPENED) ^ <uint32_t>s * 32) & 32
+    return (<uint32_t>line.flags * (32 // ROW_SIDE_1_OPENED) ^ <uint32_t>s * 32) & 32
+
+
+# A Sender's marks and states, or a page's flags, how many letters, and the first: four bytes that are asked at once.
+cdef struct Standing:
+    uint16_t marks
+    uint8_t  state
+    uint8_t  before
+
+
+cdef inline uint32_t word_of(const uint16_t *marks) noexcept nogil:
+    cdef uint32_t word
+    memcpy(&word, marks, sizeof(Standing))
+    return word
+
+
+cdef inline uint32_t standing(uint16_t marks, uint8_t state, uint8_t before) noexcept nogil:
+    cdef Standing them
+    them.marks = marks
+    them.state = state
+    them.before = before
+    return word_of(&them.marks)
 
 
 cdef inline void add_usual_letter(Page *p, uint32_t letter, uint32_t fresh) noexcept nogil:
@@ -86,53 +117,52 @@ cdef inline void add_usual_letter(Page *p, uint32_t letter, uint32_t fresh) noex
 
 # ---- segments --------------------------------------------------------------------------------------------------------
 
-cdef inline bint usual_ack(Journal *j, const Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
+cdef inline bint usual_ack(const Journal *j, Page *p, const Row *line, int s, const Segment *g) noexcept nogil:
     """An ACK, with data or without, of a page with P_USUAL."""
-    cdef Page *p = &j.pages[row]
-    cdef Sender *me = &p.side[s]
-    cdef Sender *peer = &p.side[s ^ 1]
+    cdef Sender *me = &p.side[<uint32_t>s]
+    cdef Sender *peer = &p.side[<uint32_t>s ^ 1]
     cdef uint32_t data = 0 - <uint32_t>(g.payload != 0)         # all its bits, or none
     cdef uint32_t mark = M_ACK ^ (data & (M_ACK ^ M_DATA))
-    cdef uint32_t fresh = 0 - (mark & ~<uint32_t>me.marks)      # its upmost bit
+    cdef uint32_t marks = me.marks
     cdef uint32_t last = me.last + g.payload
     cdef uint32_t reach = <uint32_t>me.reach + g.payload
     cdef uint32_t ip_bytes = me.ip_bytes
     cdef uint32_t ahead = me.last - g.seq
     cdef uint32_t odd = (
-        ahead | odd_ack(peer, g) | (odd_data(j, me, g, reach) & data) | reach | (me.last & ~last)
-        | ip_bytes | g.ip_bytes | ((SHORT_HISTORY - 1 - <uint32_t>p.letters) & fresh)
+        ahead | odd_ack(peer, g) | odd_data(j, me, g, reach) | reach | (me.last & ~last)
+        | ip_bytes | g.ip_bytes
     )
-    if odd >> UPMOST << UPMOST | ((ahead | (me.marks & M_ENDS) | (g.info & j.cut_info)) & data):
+    if odd >> UPMOST << UPMOST | ((ahead | (marks & M_ENDS) | (g.info & j.cut_info)) & data):
         return False
-    add_usual_letter(p, (c"A" + (data & (c"D" - c"A"))) | small_letter(o, row, s), fresh >> UPMOST)
-    me.marks |= <uint16_t>mark
+    add_usual_letter(p, (c"A" + (data & (c"D" - c"A"))) | small_letter(line, s), ((marks | mark) ^ marks) != 0)
+    me.marks = <uint16_t>(marks | mark)
     me.last = last
     me.reach = reach
     me.ip_bytes = ip_bytes + g.ip_bytes
     peer.acked = g.ack
-    # The FIN is no data: its own number is not forgotten.
+    # A FIN is no data: its own number is not forgotten.
     peer.trim = max(<int32_t>peer.trim, min(<int32_t>(g.ack - peer.start), <int32_t>peer.reach))
     return True
 
 
 cdef inline bint usual_fin(
-    Journal *j, const Observer *o, row_t row, int s, const Segment *g, ns_t *answer
+    const Journal *j, Page *p, const Row *line, int s, const Segment *g, ns_t *answer
 ) noexcept nogil:
-    """The FIN (and ACK) of a side that talks, to a peer that talks or has ended, of a page with P_USUAL. No data of the
-    peer wait for an ACK, else the close would be deferred."""
-    cdef Page *p = &j.pages[row]
-    cdef Sender *me = &p.side[s]
-    cdef Sender *peer = &p.side[s ^ 1]
+    """The FIN (and ACK) of a side that talks, to a peer that talks or has ended, of a page with P_USUAL. It acknowledges
+    all data of the peer, else the close would be deferred."""
+    cdef Sender *me = &p.side[<uint32_t>s]
+    cdef Sender *peer = &p.side[<uint32_t>s ^ 1]
     cdef uint32_t last = me.last + g.payload + 1
     cdef uint32_t reach = <uint32_t>me.reach + g.payload
     cdef uint32_t ip_bytes = me.ip_bytes
-    cdef int32_t trim = max(<int32_t>peer.trim, min(<int32_t>(g.ack - peer.start), <int32_t>peer.reach))
-    cdef bint second = peer.marks & M_CLOSED != 0
-    cdef ns_t now = o.engine.table.rows[row].last_ns
-    cdef ns_t end_ns, wait, never
+    cdef uint32_t second = <uint32_t>((peer.marks & M_CLOSED) != 0)
+    cdef ns_t now = line.last_ns
+    cdef ns_t wait = j.after_fin[second]
+    cdef uint64_t end_ns = <uint64_t>now + <uint64_t>wait
     cdef uint32_t odd = (
-        odd_ack(peer, g) | odd_data(j, me, g, reach) | (reach + 1) | (me.last & ~last) | ip_bytes | g.ip_bytes
-        | (SHORT_HISTORY - 1 - <uint32_t>p.letters) | <uint32_t>(trim - <int32_t>peer.reach)
+        odd_ack(peer, g) | (g.ack - peer.start - <uint32_t>peer.reach) | odd_data(j, me, g, reach) | (reach + 1)
+        | (me.last & ~last) | ip_bytes | g.ip_bytes | (SHORT_HISTORY - 5 - <uint32_t>p.letters)
+        | <uint32_t>(end_ns >> 32)
     )
     if (
         odd >> UPMOST << UPMOST | (g.seq ^ me.last) | (g.info & j.cut_info)
@@ -140,42 +170,39 @@ cdef inline bint usual_fin(
         | ((p.flags ^ P_PAST_HANDSHAKE) & (P_PAST_HANDSHAKE | P_PORT_IDLE | P_FIN_LETTER | P_TOLD | P_DELETE))
     ):
         return False
-    add_usual_letter(p, c"F" | small_letter(o, row, s), 1)
+    add_usual_letter(p, c"F" | small_letter(line, s), 1)
     peer.acked = g.ack
-    peer.trim = trim
+    peer.trim = <uint32_t>peer.reach
     me.marks |= M_FIN | M_ENDS | M_EOF | M_CLOSED
     me.last = last
     me.reach = reach
     me.ip_bytes = ip_bytes + g.ip_bytes
     me.before = me.state
     me.state = Z_CLOSED
-    p.fin[s] = reach + 1
-    p.flags |= <uint16_t>second * (P_INACTIVE | P_DELETE)
-    wait = j.close_ns if second else j.idle_ns
-    never = p.end_ns if second else INT64_MAX
-    end_ns = now + wait if wait < INT64_MAX - now else never
-    p.end_ns = end_ns if second else now
-    answer[0] = end_ns
+    p.fin[<uint32_t>s] = reach + 1
+    p.flags |= (0 - second) & (P_INACTIVE | P_DELETE)
+    p.end_ns = now + (wait & -<ns_t>second)
+    answer[0] = <ns_t>end_ns
     return True
 
 
-cdef inline bint usual_syn(Journal *j, Observer *o, row_t row, int s, const Segment *g, ns_t *answer) noexcept nogil:
+cdef inline bint usual_syn(const Journal *j, Page *p, Row *line, int s, const Segment *g, ns_t *answer) noexcept nogil:
     """The SYN with which a connection begins; its page holds what was there before."""
-    cdef Page *p = &j.pages[row]
-    cdef Row *line = &o.engine.table.rows[row]
-    cdef Sender *me = &p.side[s]
-    cdef Sender *peer = &p.side[s ^ 1]
-    if g.payload or (not j.zeek and small_letter(o, row, s)):
+    cdef Sender *me = &p.side[<uint32_t>s]
+    cdef Sender *peer = &p.side[<uint32_t>s ^ 1]
+    if g.payload or (not j.zeek and small_letter(line, s)):
         return False
-    me.reach = peer.reach = 1
+    me.reach = 1
     me.start = me.acked = g.seq
     me.last = g.seq + 1
     me.ip_bytes = g.ip_bytes
-    me.trim = peer.trim = 1
+    me.trim = 1
     me.marks = M_SYN | M_SPOKEN
     me.state = Z_SYN_SENT
     me.before = Z_INACTIVE
+    peer.reach = 1
     peer.start = peer.last = peer.acked = peer.ip_bytes = 0
+    peer.trim = 1
     peer.marks = 0
     peer.state = peer.before = Z_INACTIVE
     p.fin[0] = p.fin[1] = 0
@@ -190,28 +217,28 @@ cdef inline bint usual_syn(Journal *j, Observer *o, row_t row, int s, const Segm
     return True
 
 
-cdef inline bint usual_syn_ack(Journal *j, const Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
+cdef inline bint usual_syn_ack(const Journal *j, Page *p, const Row *line, int s, const Segment *g) noexcept nogil:
     """The answer to that SYN, and to nothing else."""
-    cdef Page *p = &j.pages[row]
-    cdef Sender *me = &p.side[s]
-    cdef Sender *peer = &p.side[s ^ 1]
+    cdef Sender *me = &p.side[<uint32_t>s]
+    cdef Sender *peer = &p.side[<uint32_t>s ^ 1]
     if (
-        (me.reach ^ 1) | (peer.reach ^ 1) | g.payload | me.marks | (<uint32_t>me.state ^ Z_INACTIVE)
-        | (<uint32_t>p.flags ^ P_ATTEMPT) | (<uint32_t>p.letters ^ 1) | (<uint32_t>p.history[0] ^ c"S")
-        | (<uint32_t>peer.marks ^ (M_SYN | M_SPOKEN)) | (<uint32_t>peer.state ^ Z_SYN_SENT)
+        (me.reach ^ 1) | (peer.reach ^ 1) | g.payload | word_of(&me.marks)
+        | (word_of(&peer.marks) ^ standing(M_SYN | M_SPOKEN, Z_SYN_SENT, Z_INACTIVE))
+        | (word_of(&p.flags) ^ standing(P_ATTEMPT, 1, c"S"))
         | (g.ack ^ (peer.start + 1)) | (g.ack ^ peer.last) | (peer.acked ^ peer.start)
-        | (small_letter(o, row, s) ^ 32) | ((me.ip_bytes | g.ip_bytes) >> UPMOST) | <uint32_t>(g.ack == 0)
+        | (small_letter(line, s) ^ 32) | ((me.ip_bytes | g.ip_bytes) >> UPMOST)
+        | <uint32_t>(g.ack == 0) | <uint32_t>(~g.seq == 0)
     ):
         return False
     me.start = me.acked = g.seq
     me.last = g.seq + 1
     me.ip_bytes += g.ip_bytes
     me.marks = M_SYN | M_SPOKEN
-    me.before = Z_INACTIVE
     me.state = Z_ESTABLISHED
+    me.before = Z_INACTIVE
     peer.acked = g.ack
-    peer.before = Z_SYN_SENT
     peer.state = Z_ESTABLISHED
+    peer.before = Z_SYN_SENT
     p.flags = <uint16_t>(P_ATTEMPT | P_PAST_HANDSHAKE | P_USUAL | idles(j, g.sport) * P_PORT_IDLE)
     p.letters = 2
     p.history[1] = c"h"
