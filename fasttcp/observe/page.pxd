@@ -228,6 +228,23 @@ cdef inline bint clean(const Sender *side) noexcept nogil:
     return side.state == Z_ESTABLISHED or (side.state == Z_CLOSED and side.before == Z_ESTABLISHED)
 
 
+cdef inline uint64_t side_size(const Journal *j, row_t row, int s) noexcept nogil:
+    """Bytes that side `s` has sent by its sequence numbers, whether captured or only acknowledged."""
+    cdef const Sender *side = &j.pages[row].side[s]
+    cdef int64_t end = max(side.last, side.acked)
+    cdef uint64_t size, numbers
+    if side.marks & (M_LAST_WRAPPED | M_ACK_WRAPPED):
+        end = wrapped_end(j, row, s)
+    if (
+        side.state == Z_RESET and side.before == Z_SYN_SENT and j.pages[row].side[1 - s].state == Z_INACTIVE
+        and not nothing_acked(j, row, s)
+    ):
+        return 0                                    # a half-open connection was found out: its numbers mean nothing
+    size = <uint64_t>(end - <int64_t>side.start)
+    numbers = 1 + <uint64_t>((side.marks & M_ENDS) != 0)    # the SYN, or the number that stands for it, and the FIN
+    return size - min(size, numbers)
+
+
 cdef bint journal_grow(Journal *j, row_t row) noexcept nogil
 cdef Margin *margin_of(Journal *j, row_t row) noexcept nogil
 cdef inline void add_letter(Journal *j, row_t row, char letter) noexcept nogil:
@@ -241,7 +258,7 @@ cdef inline void add_letter(Journal *j, row_t row, char letter) noexcept nogil:
 
 cdef void add_late_letter(Journal *j, row_t row, char letter) noexcept nogil
 cdef void add_counted(Journal *j, row_t row, char letter, uint32_t *counter) noexcept nogil
-cdef uint64_t side_size(const Journal *j, row_t row, int s) noexcept nogil
+cdef int64_t wrapped_end(const Journal *j, row_t row, int s) noexcept nogil
 cdef bint nothing_acked(const Journal *j, row_t row, int s) noexcept nogil
 cdef char *copy_history(Journal *j, row_t row) noexcept nogil
 
