@@ -26,7 +26,9 @@ from fasttcp.observe.page cimport (
 )
 from fasttcp.observe.states cimport DO_CLOSE, DO_TELL, at_end, close_side, next_state, turn_round
 from fasttcp.observe.stream cimport stream_ack, stream_data
-from fasttcp.observe.usual cimport settle, usual_ack, usual_fin, usual_syn, usual_syn_ack
+from fasttcp.observe.usual cimport (
+    settle, usual_ack, usual_fin, usual_refusal, usual_reset, usual_syn, usual_syn_ack,
+)
 
 cdef enum:
     UNUSUAL = V_PARTIAL | V_VOID | V_LATE | V_SUSPECT | V_ILLEGAL
@@ -202,7 +204,7 @@ cdef ns_t journal_seen(
     cdef ns_t answer = KEEP_TIMER
     cdef bint usual
     if ((<uint32_t>g.window - 1) >> 16 | verdict) & UNUSUAL or row >= j.capacity:       # a window of 0 has all bits
-        return seen_whole(j, o, row, s, g, verdict)
+        return seen_otherwise(j, o, row, s, g, verdict)
     p = &j.pages[row]
     line = &o.engine.table.rows[row]
     if kind & SYN:
@@ -210,17 +212,31 @@ cdef ns_t journal_seen(
             usual = kind == SYN and usual_syn(j, p, line, s, g, &answer)
         else:
             usual = kind == SYN | ACK and usual_syn_ack(j, p, line, s, g)
-        return answer & j.timers if usual else seen_whole(j, o, row, s, g, verdict)
+        return answer & j.timers if usual else seen_otherwise(j, o, row, s, g, verdict)
     kind |= p.flags & P_USUAL                       # no page has it before its first segment
     if kind == P_USUAL | ACK:
         usual = usual_ack(j, p, line, s, g)
     else:
         usual = kind == P_USUAL | ACK | FIN and usual_fin(j, p, line, s, g, &answer)
     if not usual:
-        return seen_whole(j, o, row, s, g, verdict)
+        return seen_otherwise(j, o, row, s, g, verdict)
     if completes_handshake(p, line, s, verdict):
         measure(o, row, p, g)
     return answer & j.timers
+
+
+cdef ns_t seen_otherwise(Journal *j, Observer *o, row_t row, int s, const Segment *g, uint16_t verdict) noexcept nogil:
+    """What is none of these may still be a usual RST, whose window means nothing."""
+    cdef Page *p = &j.pages[row]
+    cdef Row *line = &o.engine.table.rows[row]
+    cdef ns_t answer = 0
+    cdef bint usual = False
+    if g.flags & (SYN | FIN | RST) == RST and not verdict & (UNUSUAL | V_NEW) and row < j.capacity:
+        if p.flags & P_USUAL:
+            usual = usual_reset(j, p, line, s, g, &answer)
+        elif g.flags & ACK:
+            usual = usual_refusal(j, p, line, s, g, &answer)
+    return answer & j.timers if usual else seen_whole(j, o, row, s, g, verdict)
 
 
 cdef ns_t seen_whole(Journal *j, Observer *o, row_t row, int s, const Segment *g, uint16_t verdict) noexcept nogil:

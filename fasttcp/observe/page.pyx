@@ -4,7 +4,7 @@ What must not stand here: which segment earns a letter, what a state is. Cost: a
 page.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport malloc, realloc
 from libc.string cimport memcpy, memset
 

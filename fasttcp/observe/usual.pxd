@@ -18,13 +18,15 @@
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from fasttcp.core.layout cimport ROW_SIDE_1_OPENED, Row, Segment, ns_t, row_t
+from fasttcp.core.layout cimport ACK, ROW_SIDE_1_OPENED, Row, Segment, ns_t, row_t
 from fasttcp.core.observer cimport Observer
 from fasttcp.observe.lapse cimport after
 from fasttcp.observe.page cimport (
-    M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_EOF, M_FIN, M_GIVEN_UP, M_LAST_WRAPPED, M_RANGES, M_SPOKEN, M_SYN,
-    P_ATTEMPT, P_DEFERRED, P_DELETE, P_FIN_LETTER, P_INACTIVE, P_OLD_TIME, P_PAST_HANDSHAKE, P_PORT_IDLE, P_TOLD,
-    P_USUAL, SHORT_HISTORY, Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_SYN_SENT, Journal, Page, Sender, idles,
+    M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_EOF, M_FIN, M_GIVEN_UP, M_LAST_WRAPPED, M_RANGES, M_RST, M_SPOKEN,
+    M_SYN, P_ATTEMPT, P_DEFERRED, P_DELETE, P_FIN_LETTER, P_INACTIVE, P_OLD_TIME, P_PARTIAL, P_PAST_HANDSHAKE,
+    P_PORT_IDLE,
+    P_TOLD, P_USUAL, SHORT_HISTORY, Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET, Z_SYN_SENT, Journal, Page,
+    Sender, idles,
 )
 
 cdef enum:
@@ -242,4 +244,64 @@ cdef inline bint usual_syn_ack(const Journal *j, Page *p, const Row *line, int s
     p.flags = <uint16_t>(P_ATTEMPT | P_PAST_HANDSHAKE | P_USUAL | idles(j, g.sport) * P_PORT_IDLE)
     p.letters = 2
     p.history[1] = c"h"
+    return True
+
+
+cdef inline bint usual_refusal(
+    const Journal *j, Page *p, const Row *line, int s, const Segment *g, ns_t *answer
+) noexcept nogil:
+    """The RST (and ACK) that answers such a SYN."""
+    cdef Sender *me = &p.side[<uint32_t>s]
+    cdef Sender *peer = &p.side[<uint32_t>s ^ 1]
+    cdef uint64_t end_ns = <uint64_t>line.last_ns + <uint64_t>j.close_ns
+    if (
+        (me.reach ^ 1) | g.payload | word_of(&me.marks)
+        | (word_of(&peer.marks) ^ standing(M_SYN | M_SPOKEN, Z_SYN_SENT, Z_INACTIVE))
+        | (word_of(&p.flags) ^ standing(P_ATTEMPT, 1, c"S"))
+        | (g.ack ^ (peer.start + 1)) | (g.ack ^ peer.last) | (peer.acked ^ peer.start) | (peer.trim ^ 1)
+        | (small_letter(line, s) ^ 32) | ((me.ip_bytes | g.ip_bytes | <uint32_t>(end_ns >> 32)) >> UPMOST)
+        | <uint32_t>(g.ack == 0)
+    ):
+        return False
+    me.start = me.acked = g.seq - 1
+    me.last = g.seq
+    me.ip_bytes += g.ip_bytes
+    me.marks = M_RST | M_SPOKEN | M_EOF | M_CLOSED
+    me.state = Z_RESET
+    me.before = Z_INACTIVE
+    p.flags = P_ATTEMPT | P_PARTIAL | P_PAST_HANDSHAKE | P_DELETE
+    p.letters = 2
+    p.history[1] = c"r"
+    p.rst[<uint32_t>s] = 1
+    p.end_ns = answer[0] = <ns_t>end_ns
+    return True
+
+
+cdef inline bint usual_reset(
+    const Journal *j, Page *p, const Row *line, int s, const Segment *g, ns_t *answer
+) noexcept nogil:
+    """The RST, with an ACK or without, of a side that talks, of a page with P_USUAL."""
+    cdef Sender *me = &p.side[<uint32_t>s]
+    cdef Sender *peer = &p.side[<uint32_t>s ^ 1]
+    cdef uint32_t acks = 0 - <uint32_t>(g.flags & ACK != 0)     # all its bits, or none
+    cdef uint32_t ip_bytes = me.ip_bytes
+    cdef uint64_t end_ns = <uint64_t>line.last_ns + <uint64_t>j.close_ns
+    if (
+        ((odd_ack(peer, g) & acks) | ip_bytes | g.ip_bytes | (SHORT_HISTORY - 1 - <uint32_t>p.letters)
+         | <uint32_t>(end_ns >> 32)) >> UPMOST
+        | (g.seq ^ me.last) | g.payload | (me.marks & (M_RST | M_ENDS | M_EOF | M_CLOSED))
+    ):
+        return False
+    add_usual_letter(p, c"R" | small_letter(line, s), 1)
+    # Its ACK is not to be trusted: `acked` stays.
+    peer.trim = max(
+        <int32_t>peer.trim, min(<int32_t>((g.ack - peer.start) & acks), <int32_t>peer.reach))
+    me.marks |= M_RST | M_EOF | M_CLOSED
+    me.ip_bytes = ip_bytes + g.ip_bytes
+    me.before = me.state
+    me.state = Z_RESET
+    p.flags ^= P_USUAL
+    p.flags |= P_INACTIVE | P_DELETE
+    p.rst[<uint32_t>s] = <uint32_t>me.reach
+    p.end_ns = answer[0] = <ns_t>end_ns
     return True
