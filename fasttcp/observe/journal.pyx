@@ -16,7 +16,7 @@ from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.store cimport store_in_use
 from fasttcp.core.summary cimport LIVE, summarize_observed
 from fasttcp.observe.lapse cimport journal_due, journal_splits
-from fasttcp.observe.notes cimport journal_seen
+from fasttcp.observe.notes cimport journal_seen, usual_prepare
 from fasttcp.observe.page cimport (
     M_CLOSED, M_SYN, P_DELETE, P_MARGIN, P_OLD_TIME, SHORT_HISTORY, Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL,
     Z_RESET, Z_SYN_ACK_SENT, Z_SYN_SENT, Entry, Journal, Margin, Page, copy_history, side_size,
@@ -87,6 +87,7 @@ cdef int journal_open(Journal *j, Observer *o, object profile) except -1:
         j.port_idle[j.n_port_idle].port = port
         j.port_idle[j.n_port_idle].idle_ns = idle_ns
         j.n_port_idle += 1
+    usual_prepare(j)
     for port in profile.likely_server_ports:
         j.server_ports[<uint32_t>port >> 6] |= <uint64_t>1 << (<uint32_t>port & 63)
     block_open(&j.pages_block, j.most * sizeof(Page), BLOCK_HUGE)

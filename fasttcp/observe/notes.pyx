@@ -7,10 +7,10 @@ close.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from fasttcp.core.layout cimport (
-    ACK, FIN, INFO_BAD_CHECKSUM, INFO_BAD_HEADER, INFO_CUT, RST, SYN, Observed, Row, Segment, ns_t, row_t,
+    ACK, FIN, INFO_BAD_CHECKSUM, INFO_BAD_HEADER, INFO_CUT, ROW_SIDE_1_OPENED, RST, SYN, Observed, Row, Segment, ns_t, row_t,
 )
 from fasttcp.core.names cimport S_ESTABLISHED
 from fasttcp.core.observer cimport (
@@ -20,13 +20,15 @@ from fasttcp.core.store cimport store_cold
 from fasttcp.observe.lapse cimport check_matters, next_look
 from fasttcp.observe.page cimport (
     M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_FIN, M_FIN_RST, M_LAST_WRAPPED, M_MULTI,
-    M_RST, M_SPOKEN, M_SYN, P_CHECKED, P_DELETE, P_FIN_LETTER, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL,
+    M_RST, M_SPOKEN, M_SYN, P_CHECKED, P_DELETE, P_FIN_LETTER, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL, P_USUAL,
     Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET, Journal, Margin, Page, Sender, ack_wraps, add_counted,
     add_letter, is_originator, journal_grow, last_wraps, margin_of, relative,
 )
 from fasttcp.observe.states cimport DO_CLOSE, DO_TELL, at_end, close_side, next_state, turn_round
 from fasttcp.observe.stream cimport stream_ack, stream_data
-from fasttcp.observe.usual cimport usual_ack, usual_fin, usual_last_ack, usual_syn, usual_syn_ack
+from fasttcp.observe.usual cimport (
+    settle, usual_ack, usual_fin, usual_refusal, usual_reset, usual_syn, usual_syn_ack,
+)
 
 cdef enum:
     UNUSUAL = V_PARTIAL | V_VOID | V_LATE | V_SUSPECT | V_ILLEGAL
@@ -178,10 +180,17 @@ cdef inline bint cut(const Journal *j, const Segment *g) noexcept nogil:
     return j.zeek and g.info & INFO_CUT != 0
 
 
-cdef inline bint acknowledged(Journal *j, const Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
-    if g.payload != 0:
-        return usual_ack(j, o, row, s, g, True)
-    return usual_ack(j, o, row, s, g, False) or usual_last_ack(j, o, row, s, g)
+cdef void usual_prepare(Journal *j) noexcept nogil:
+    """What the profile says, once more in the form in which usual.pxd asks it."""
+    cdef uint32_t i
+    j.timers = KEEP_TIMER if j.zeek else 0
+    j.cut_info = INFO_CUT if j.zeek else 0
+    j.most_initial = <int32_t>min(j.max_initial_window, <uint64_t>0x7FFFFFFF)
+    j.most_unacknowledged = <int32_t>min(j.max_unacknowledged, <uint64_t>0x7FFFFFFF)
+    j.after_fin[0] = min(j.idle_ns, <ns_t>1 << 61)
+    j.after_fin[1] = j.close_ns
+    for i in range(j.n_port_idle):
+        j.idle_ports[(j.port_idle[i].port & 0xFFFF) >> 6] |= <uint64_t>1 << (j.port_idle[i].port & 63)
 
 
 cdef ns_t journal_seen(
@@ -189,24 +198,45 @@ cdef ns_t journal_seen(
 ) noexcept nogil:
     """A Watch.seen: write one segment into the page of its row."""
     cdef Journal *j = <Journal *>context
+    cdef Page *p
+    cdef Row *line
+    cdef uint32_t kind = g.flags & (SYN | FIN | RST | ACK)
     cdef ns_t answer = KEEP_TIMER
     cdef bint usual
-    if (
-        (verdict & UNUSUAL) | (g.flags & RST) | <uint32_t>(g.window == 0) | <uint32_t>(row >= j.capacity)
-        | (<uint32_t>((verdict & V_NEW) != 0) ^ <uint32_t>((g.flags & (SYN | ACK)) == SYN))
-    ):
-        return seen_whole(j, o, row, s, g, verdict)
-    if g.flags & SYN:
-        usual = usual_syn_ack(j, o, row, s, g) if g.flags & ACK else usual_syn(j, o, row, s, g, &answer)
-    elif g.flags & FIN:
-        usual = g.flags & ACK and usual_fin(j, o, row, s, g, &answer)
+    if ((<uint32_t>g.window - 1) >> 16 | verdict) & UNUSUAL or row >= j.capacity:       # a window of 0 has all bits
+        return seen_otherwise(j, o, row, s, g, verdict)
+    p = &j.pages[row]
+    line = &o.engine.table.rows[row]
+    if kind & SYN:
+        if verdict & V_NEW:
+            usual = kind == SYN and usual_syn(j, p, line, s, g, &answer)
+        else:
+            usual = kind == SYN | ACK and usual_syn_ack(j, p, line, s, g)
+        return answer & j.timers if usual else seen_otherwise(j, o, row, s, g, verdict)
+    kind |= p.flags & P_USUAL                       # no page has it before its first segment
+    if kind == P_USUAL | ACK:
+        usual = usual_ack(j, p, line, s, g)
     else:
-        usual = g.flags & ACK and acknowledged(j, o, row, s, g)
+        usual = kind == P_USUAL | ACK | FIN and usual_fin(j, p, line, s, g, &answer)
     if not usual:
-        return seen_whole(j, o, row, s, g, verdict)
-    if completes_handshake(j, o, row, s, verdict):
-        measure(o, row, &j.pages[row], g)
-    return answer if j.zeek else 0
+        return seen_otherwise(j, o, row, s, g, verdict)
+    if completes_handshake(p, line, s, verdict):
+        measure(o, row, p, g)
+    return answer & j.timers
+
+
+cdef ns_t seen_otherwise(Journal *j, Observer *o, row_t row, int s, const Segment *g, uint16_t verdict) noexcept nogil:
+    """What is none of these may still be a usual RST, whose window means nothing."""
+    cdef Page *p = &j.pages[row]
+    cdef Row *line = &o.engine.table.rows[row]
+    cdef ns_t answer = 0
+    cdef bint usual = False
+    if g.flags & (SYN | FIN | RST) == RST and not verdict & (UNUSUAL | V_NEW) and row < j.capacity:
+        if p.flags & P_USUAL:
+            usual = usual_reset(j, p, line, s, g, &answer)
+        elif g.flags & ACK:
+            usual = usual_refusal(j, p, line, s, g, &answer)
+    return answer & j.timers if usual else seen_whole(j, o, row, s, g, verdict)
 
 
 cdef ns_t seen_whole(Journal *j, Observer *o, row_t row, int s, const Segment *g, uint16_t verdict) noexcept nogil:
@@ -237,6 +267,7 @@ cdef ns_t seen_whole(Journal *j, Observer *o, row_t row, int s, const Segment *g
             control_letters(j, row, s, g, number, is_originator(o, row, s))
     elif g.info & (INFO_BAD_CHECKSUM | INFO_BAD_HEADER) == INFO_BAD_CHECKSUM:
         add_counted(j, row, cased(c"C", is_originator(o, row, s)), &margin_of(j, row).bad_checksums[s])
+    settle(p)
     if not j.zeek:
         return 0 if not verdict & V_VOID or verdict & V_NEW else KEEP_TIMER
     if verdict & V_NEW or p.end_ns != end_ns or p.flags & P_DELETE != deleting or (
@@ -321,7 +352,7 @@ cdef inline void note(
     answer = 0
     if me.state == Z_INACTIVE or g.flags & (SYN | FIN | RST):
         answer = next_state(j, o, row, s, g)
-    if completes_handshake(j, o, row, s, verdict):
+    if completes_handshake(p, &o.engine.table.rows[row], s, verdict):
         measure(o, row, p, g)
 
     if g.flags & ACK and stream_ack(j, o, row, 1 - s, <uint64_t>acked):
@@ -334,15 +365,15 @@ cdef inline void note(
         close_side(j, o, row, s, (answer & DO_TELL) != 0)
 
 
-cdef inline bint completes_handshake(
-    const Journal *j, const Observer *o, row_t row, int s, uint16_t verdict
-) noexcept nogil:
+cdef inline bint completes_handshake(const Page *p, const Row *line, int s, uint16_t verdict) noexcept nogil:
     """After this segment of the originator both are ESTABLISHED, and were not before."""
-    cdef const Row *line = &o.engine.table.rows[row]
+    cdef uint16_t pair
+    cdef uint32_t states
+    memcpy(&pair, line.state, 2)
+    states = pair
     return (
-        <uint32_t>((verdict & V_CHANGED) != 0) & <uint32_t>(j.pages[row].rtt_ns == 0)
-        & <uint32_t>(line.state[0] == S_ESTABLISHED) & <uint32_t>(line.state[1] == S_ESTABLISHED)
-        & <uint32_t>is_originator(o, row, s)
+        (states ^ S_ESTABLISHED * 0x0101) | (~verdict & V_CHANGED) == 0 and p.rtt_ns == 0
+        and line.flags & ROW_SIDE_1_OPENED == ROW_SIDE_1_OPENED * s
     )
 
 

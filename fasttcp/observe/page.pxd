@@ -62,9 +62,10 @@ cdef enum:
     P_MANY_WRAPS = 0x0400   # see M_LAST_WRAPPED
     P_CHECKED = 0x0800      # Margin.check_ns is running
     P_FIN_LETTER = 0x1000   # Page.fin is no longer that of the last F: Margin.fin_letter
+    P_USUAL = 0x2000        # both sides talk, or have ended, in order: see settle() in usual.pxd
 
 cdef enum:
-    SHORT_HISTORY = 21
+    SHORT_HISTORY = 20
 
 
 cdef struct Sender:             # 32 bytes
@@ -87,7 +88,7 @@ cdef struct Page:               # 128 bytes
     uint32_t rst[2]             # relative number of the last RST, low 32 bits
     uint16_t flags
     uint8_t  letters            # of the history, up to SHORT_HISTORY
-    char     history[21]
+    char     history[21]        # one more than SHORT_HISTORY: what stands behind the last letter means nothing
 
 
 cdef struct Margin:
@@ -151,6 +152,12 @@ cdef struct Journal:
     size_t   most
     bint     zeek               # its rules split, time out and turn round connections
     bint     failed             # the system gave no more memory
+    # what usual.pxd asks, in the form in which it asks; see usual_prepare()
+    ns_t     timers             # KEEP_TIMER, which has all bits, with `zeek`; else 0
+    uint32_t cut_info           # INFO_CUT with `zeek`; else 0
+    int32_t  most_initial       # max_initial_window and max_unacknowledged, if they are below 2^31
+    int32_t  most_unacknowledged
+    ns_t     after_fin[2]       # idle_ns after the first FIN (never after 2^61 ns: it may look early), close_ns after both
     Range   *ranges
     uint32_t ranges_high
     uint32_t ranges_room
@@ -178,6 +185,7 @@ cdef struct Journal:
     bint     gaps_for_partial
     PortIdle port_idle[64]
     uint32_t n_port_idle
+    uint64_t idle_ports[1024]   # a bit a port, of those in port_idle
     uint64_t server_ports[1024]  # a bit a port
     Block    pages_block
     Block    margins_block
@@ -210,9 +218,31 @@ cdef inline uint32_t ack_wraps(const Journal *j, row_t row, int s) noexcept nogi
     return j.margins[row].ack_wraps[s] if p.flags & P_MANY_WRAPS else 1
 
 
+cdef inline uint32_t idles(const Journal *j, uint32_t port) noexcept nogil:
+    """1 for a port that has an idle time of its own, else 0."""
+    return <uint32_t>(j.idle_ports[port >> 6] >> (port & 63)) & 1
+
+
 cdef inline bint clean(const Sender *side) noexcept nogil:
     """Established, or closed out of that: only then is a gap in its data worth telling."""
     return side.state == Z_ESTABLISHED or (side.state == Z_CLOSED and side.before == Z_ESTABLISHED)
+
+
+cdef inline uint64_t side_size(const Journal *j, row_t row, int s) noexcept nogil:
+    """Bytes that side `s` has sent by its sequence numbers, whether captured or only acknowledged."""
+    cdef const Sender *side = &j.pages[row].side[s]
+    cdef int64_t end = max(side.last, side.acked)
+    cdef uint64_t size, numbers
+    if side.marks & (M_LAST_WRAPPED | M_ACK_WRAPPED):
+        end = wrapped_end(j, row, s)
+    if (
+        side.state == Z_RESET and side.before == Z_SYN_SENT and j.pages[row].side[1 - s].state == Z_INACTIVE
+        and not nothing_acked(j, row, s)
+    ):
+        return 0                                    # a half-open connection was found out: its numbers mean nothing
+    size = <uint64_t>(end - <int64_t>side.start)
+    numbers = 1 + <uint64_t>((side.marks & M_ENDS) != 0)    # the SYN, or the number that stands for it, and the FIN
+    return size - min(size, numbers)
 
 
 cdef bint journal_grow(Journal *j, row_t row) noexcept nogil
@@ -228,7 +258,7 @@ cdef inline void add_letter(Journal *j, row_t row, char letter) noexcept nogil:
 
 cdef void add_late_letter(Journal *j, row_t row, char letter) noexcept nogil
 cdef void add_counted(Journal *j, row_t row, char letter, uint32_t *counter) noexcept nogil
-cdef uint64_t side_size(const Journal *j, row_t row, int s) noexcept nogil
+cdef int64_t wrapped_end(const Journal *j, row_t row, int s) noexcept nogil
 cdef bint nothing_acked(const Journal *j, row_t row, int s) noexcept nogil
 cdef char *copy_history(Journal *j, row_t row) noexcept nogil
 

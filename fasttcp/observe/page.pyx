@@ -4,7 +4,7 @@ What must not stand here: which segment earns a letter, what a state is. Cost: a
 page.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport malloc, realloc
 from libc.string cimport memcpy, memset
 
@@ -78,24 +78,9 @@ cdef bint nothing_acked(const Journal *j, row_t row, int s) noexcept nogil:
     return beyond == 0 or beyond == 1
 
 
-cdef uint64_t side_size(const Journal *j, row_t row, int s) noexcept nogil:
-    """Bytes that side `s` has sent by its sequence numbers, whether captured or only acknowledged."""
-    cdef const Sender *side = &j.pages[row].side[s]
-    cdef int64_t end = (<int64_t>last_wraps(j, row, s) << 32) + side.last
-    cdef uint64_t size
-    if (
-        side.before == Z_SYN_SENT and side.state == Z_RESET and j.pages[row].side[1 - s].state == Z_INACTIVE
-        and not nothing_acked(j, row, s)
-    ):
-        return 0                                    # a half-open connection was found out: its numbers mean nothing
-    if acked_number(j, row, s) > end:
-        end = acked_number(j, row, s)
-    size = <uint64_t>(end - <int64_t>side.start)
-    if size != 0:
-        size -= 1                                   # the SYN, or the number that stands for it
-    if size != 0 and side.marks & M_ENDS:
-        size -= 1
-    return size
+cdef int64_t wrapped_end(const Journal *j, row_t row, int s) noexcept nogil:
+    """The end of what side `s` has sent, in 64 bits: its highest number, or the highest that was acknowledged."""
+    return max((<int64_t>last_wraps(j, row, s) << 32) + j.pages[row].side[s].last, acked_number(j, row, s))
 
 
 cdef char *copy_history(Journal *j, row_t row) noexcept nogil:

@@ -11,7 +11,7 @@ from fasttcp.core.observer cimport Observer, observer_set_originator
 from fasttcp.observe.page cimport (
     M_CLOSED, M_SPOKEN, P_ATTEMPT, P_DEFERRED, P_DELETE, P_INACTIVE, P_PARTIAL, P_PAST_HANDSHAKE, P_PORT_IDLE, P_TOLD,
     Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET, Z_SYN_ACK_SENT, Z_SYN_SENT, Journal, Page, Sender,
-    add_letter, is_originator, last_time,
+    add_letter, idles, is_originator, last_time,
 )
 from fasttcp.observe.stream cimport stream_pending
 
@@ -41,10 +41,8 @@ cdef void to_state(Page *p, int s, uint8_t state) noexcept nogil:
 cdef void established(Journal *j, Observer *o, row_t row) noexcept nogil:
     """A responder has answered: some ports are known for long silences (policy of protocols/conn/inactivity.zeek)."""
     cdef const Row *line = &o.engine.table.rows[row]
-    cdef uint32_t i, port = line.port[0 if line.flags & ROW_SIDE_1_OPENED else 1]
-    for i in range(j.n_port_idle):
-        if j.port_idle[i].port == port:
-            j.pages[row].flags |= P_PORT_IDLE
+    cdef uint32_t port = line.port[0 if line.flags & ROW_SIDE_1_OPENED else 1]
+    j.pages[row].flags |= P_PORT_IDLE * <uint16_t>idles(j, port)
 
 
 cdef int from_inactive(Journal *j, Observer *o, row_t row, int s, const Segment *g) noexcept nogil:

@@ -2,243 +2,209 @@
 #
 # A SYN that opens, its SYN+ACK, an ACK with data or without by which nothing is missed or repeated, and the FIN that
 # ends a side in order: of most captures nine segments in ten. What is next on the wire cannot be predicted, and a wrong
-# guess costs as much as fifty instructions. So every function here asks all its questions, adds the answers up in `odd`,
-# and has one branch on that. False, and nothing was changed: the segment is not usual, and notes.pyx takes it step by
-# step. Nothing is decided here that is not decided there; random exchanges against the model of the tests hold both to
-# the same answers.
+# guess costs as much as fifty instructions. So every function here asks all its questions, adds the answers up, and has
+# one branch on that. False, and nothing was changed: the segment is not usual, and notes.pyx takes it step by step.
+# Nothing is decided here that is not decided there; random exchanges against the model of the tests hold both to the
+# same answers.
+#
+# What changes seldom is asked once, when a segment has gone the long way, and kept in a bit of the page: P_USUAL.
+#
+# Questions whose answer is a difference are told by the upmost bit of a word (negative: odd), questions for equality by
+# any bit of another: one "or" for each. That -2^31 stays negative whichever way it is turned, and that a limit is asked
+# where it need not be, only sends a segment that has it the long way.
 #
 # The caller has made sure of: an ordinary verdict (no V_VOID, V_LATE, V_SUSPECT, V_ILLEGAL), a window above 0, a page.
 
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
-from fasttcp.core.layout cimport FIN, INFO_CUT, ROW_SIDE_1_OPENED, RST, Row, Segment, ns_t, row_t
-from fasttcp.core.observer cimport KEEP_TIMER, Observer
-from fasttcp.core.store cimport store_cold
-from fasttcp.observe.lapse cimport after, idle_limit
+from fasttcp.core.layout cimport ACK, ROW_SIDE_1_OPENED, Row, Segment, ns_t, row_t
+from fasttcp.core.observer cimport Observer
+from fasttcp.observe.lapse cimport after
 from fasttcp.observe.page cimport (
-    M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_EOF, M_FIN, M_GIVEN_UP, M_LAST_WRAPPED, M_RANGES, M_SPOKEN, M_SYN,
-    P_ATTEMPT, P_DEFERRED, P_DELETE, P_FIN_LETTER, P_INACTIVE, P_OLD_TIME, P_PAST_HANDSHAKE, P_TOLD, SHORT_HISTORY,
-    Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET, Z_SYN_SENT, Journal, Page, Sender,
+    M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_EOF, M_FIN, M_GIVEN_UP, M_LAST_WRAPPED, M_RANGES, M_RST, M_SPOKEN,
+    M_SYN, P_ATTEMPT, P_DEFERRED, P_DELETE, P_FIN_LETTER, P_INACTIVE, P_OLD_TIME, P_PARTIAL, P_PAST_HANDSHAKE,
+    P_PORT_IDLE,
+    P_TOLD, P_USUAL, SHORT_HISTORY, Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET, Z_SYN_SENT, Journal, Page,
+    Sender, idles,
 )
-from fasttcp.observe.states cimport established
 
 cdef enum:
     SPECIAL = M_GIVEN_UP | M_RANGES | M_LAST_WRAPPED | M_ACK_WRAPPED
+    UPMOST = 31
 
 
-cdef inline uint32_t sent_by_originator(const Observer *o, row_t row, int s) noexcept nogil:
-    return <uint32_t>((o.engine.table.rows[row].flags & ROW_SIDE_1_OPENED) != 0) ^ <uint32_t>s ^ 1
+# ---- P_USUAL ---------------------------------------------------------------------------------------------------------
+
+cdef inline bint in_order(const Page *p, int s) noexcept nogil:
+    """A side that talks, or has ended and was told so. All it has sent was seen and delivered: `last` is `reach`, or is
+    its FIN that follows that; what was acknowledged lies between `start` and `last`; and none of its numbers needs more
+    than 31 bits. `trim` tells whether anything of it was acknowledged, as `acked` does."""
+    cdef const Sender *side = &p.side[s]
+    cdef bint ended = side.marks & M_ENDS != 0
+    if (
+        side.marks & (M_SPOKEN | SPECIAL) != M_SPOKEN or side.reach >= 0x7FFFFFFF or side.trim > side.reach
+        or side.last - side.start != <uint32_t>side.reach + ended
+        or side.last < side.start or side.acked - side.start > side.last - side.start
+        or (side.trim > 1 and side.acked - side.start <= 1)
+    ):
+        return False
+    if ended:
+        return side.state == Z_CLOSED and side.marks & M_EOF and p.fin[s] == side.reach + 1
+    return side.state == Z_ESTABLISHED or side.state == Z_PARTIAL
 
 
-# A side of which nothing more is to come: its FIN was seen, or its state is closed.
-cdef inline uint32_t at_its_end(const Sender *side) noexcept nogil:
+cdef inline uint32_t letters_to_come(const Sender *side) noexcept nogil:
+    """D and A, if it has not had them yet."""
+    return <uint32_t>(side.marks & M_DATA == 0) + <uint32_t>(side.marks & M_ACK == 0)
+
+
+cdef inline void settle(Page *p) noexcept nogil:
+    """After a segment that has gone the long way: may the next one go the short way? With P_USUAL both sides are
+    `in_order`, no close is deferred, the time of the page is that of the row, and there is room for every D and A that
+    may still come."""
+    p.flags &= ~<uint16_t>P_USUAL
+    if (
+        in_order(p, 0) and in_order(p, 1) and not p.flags & (P_OLD_TIME | P_DEFERRED) and p.letters >= 2
+        and p.letters + letters_to_come(&p.side[0]) + letters_to_come(&p.side[1]) <= SHORT_HISTORY
+    ):
+        p.flags |= P_USUAL
+
+
+# ---- questions -------------------------------------------------------------------------------------------------------
+
+cdef inline uint32_t odd_ack(const Sender *peer, const Segment *g) noexcept nogil:
+    """Below what was acknowledged before, or beyond what was seen. (Between them the number circle does not end.)"""
+    return (g.ack - peer.acked) | (peer.last - g.ack)
+
+
+cdef inline uint32_t odd_data(const Journal *j, const Sender *me, const Segment *g, uint32_t reach) noexcept nogil:
+    """More than is kept: acknowledged by nobody at all, or not yet. reach: with them."""
     return (
-        <uint32_t>((side.marks & M_EOF) == 0)
-        & (<uint32_t>((side.marks & M_ENDS) != 0) | <uint32_t>(side.state >= Z_CLOSED))
+        g.payload | (j.most_unacknowledged + me.trim - reach) | ((me.trim - 2) & (j.most_initial - reach))
     )
 
 
-# stream_pending without SPECIAL marks: are data of this side still to come, or data of its peer to be acknowledged?
-cdef inline uint32_t awaits(int64_t ahead, uint8_t state, uint32_t peer_reach, uint32_t peer_trim) noexcept nogil:
-    return <uint32_t>(ahead > 1) | (
-        <uint32_t>(ahead >= 0) & <uint32_t>(state != Z_RESET) & <uint32_t>(<int32_t>(peer_reach - peer_trim) > 0)
-    )
+cdef inline uint32_t small_letter(const Row *line, int s) noexcept nogil:
+    """The bit that makes a letter the responder's."""
+    return (<uint32_t>line.flags * (32 // ROW_SIDE_1_OPENED) ^ <uint32_t>s * 32) & 32
 
 
-cdef inline int64_t ahead_of(uint32_t last, uint32_t start, uint64_t reach) noexcept nogil:
-    return <int64_t>last - <int64_t>start - <int64_t>reach
+# A Sender's marks and states, or a page's flags, how many letters, and the first: four bytes that are asked at once.
+cdef struct Standing:
+    uint16_t marks
+    uint8_t  state
+    uint8_t  before
 
 
-# What the acknowledgment in a segment makes of its receiver.
-cdef struct Acked:
-    uint32_t odd
-    uint32_t news               # it goes beyond what was acknowledged
-    uint32_t trim
+cdef inline uint32_t word_of(const uint16_t *marks) noexcept nogil:
+    cdef uint32_t word
+    memcpy(&word, marks, sizeof(Standing))
+    return word
 
 
-cdef inline Acked acknowledge(const Page *p, int s, const Segment *g, bint ending) noexcept nogil:
-    """ending: a constant of the caller; without it no FIN of the receiver was seen."""
-    cdef const Sender *peer = &p.side[s ^ 1]
-    cdef uint32_t acked = g.ack - peer.start
-    cdef uint64_t fin
-    cdef uint32_t beyond
-    cdef Acked a
-    a.odd = (
-        <uint32_t>(peer.reach > 0x7FFFFFFF) | <uint32_t>(g.ack < peer.acked)
-        | <uint32_t>(<int32_t>(g.ack - peer.acked) < 0)
-    )
-    if ending:
-        fin = p.fin[s ^ 1] - 1
-        beyond = <uint32_t>((peer.marks & M_ENDS) != 0) & <uint32_t>(acked > fin)
-        a.odd |= (beyond & <uint32_t>(fin > 0x7FFFFFFF)) | <uint32_t>(<int32_t>acked < 0)
-        acked = <uint32_t>fin if beyond else acked
-    a.odd |= <uint32_t>(acked > peer.reach)
-    a.news = <uint32_t>(<int32_t>(acked - peer.trim) > 0)
-    a.trim = acked if a.news else peer.trim
-    return a
+cdef inline uint32_t standing(uint16_t marks, uint8_t state, uint8_t before) noexcept nogil:
+    cdef Standing them
+    them.marks = marks
+    them.state = state
+    them.before = before
+    return word_of(&them.marks)
 
 
-cdef inline uint32_t out_of_order(const Journal *j, const Sender *me, const Segment *g, uint32_t last) noexcept nogil:
-    """Data, or a FIN, that do not simply go on; or more of them than are kept. last: where they end."""
-    cdef uint32_t number = g.seq - me.start
-    cdef uint32_t end = number + g.payload
-    return (
-        (g.seq ^ me.last) | <uint32_t>(last < me.last) | <uint32_t>(me.reach != number)
-        | <uint32_t>(number > 0x7FFFFFFF)
-        | <uint32_t>(<int32_t>(number - me.trim) < 0)
-        | (<uint32_t>(me.acked - me.start <= 1) & <uint32_t>(end > j.max_initial_window))
-        | <uint32_t>(end - me.trim > j.max_unacknowledged)
-        | (<uint32_t>j.zeek & <uint32_t>((g.info & INFO_CUT) != 0))
-    )
-
-
-cdef inline void put_letter(Page *p, uint32_t fresh, uint32_t letter) noexcept nogil:
-    """A letter if it is fresh; the caller knows that there is room for it."""
-    cdef uint32_t at = p.letters if p.letters < SHORT_HISTORY else SHORT_HISTORY - 1
-    cdef uint32_t former = p.history[at]
-    p.history[at] = <char>(former ^ ((former ^ letter) & (0 - fresh)))
+cdef inline void add_usual_letter(Page *p, uint32_t letter, uint32_t fresh) noexcept nogil:
+    """fresh: 1, or 0 for a letter that was given before. There is room, even for that."""
+    p.history[p.letters] = <char>letter
     p.letters += <uint8_t>fresh
 
 
-cdef inline bint usual_ack(
-    Journal *j, const Observer *o, row_t row, int s, const Segment *g, bint data
-) noexcept nogil:
-    """An ACK while both talk. data: a constant of the caller, whether it carries any."""
-    cdef Page *p = &j.pages[row]
-    cdef Sender *me = &p.side[s]
-    cdef Sender *peer = &p.side[s ^ 1]
-    cdef uint32_t mark = M_DATA if data else M_ACK
-    cdef uint32_t fresh = <uint32_t>((me.marks & mark) == 0)
+# ---- segments --------------------------------------------------------------------------------------------------------
+
+cdef inline bint usual_ack(const Journal *j, Page *p, const Row *line, int s, const Segment *g) noexcept nogil:
+    """An ACK, with data or without, of a page with P_USUAL."""
+    cdef Sender *me = &p.side[<uint32_t>s]
+    cdef Sender *peer = &p.side[<uint32_t>s ^ 1]
+    cdef uint32_t data = 0 - <uint32_t>(g.payload != 0)         # all its bits, or none
+    cdef uint32_t mark = M_ACK ^ (data & (M_ACK ^ M_DATA))
+    cdef uint32_t marks = me.marks
     cdef uint32_t last = me.last + g.payload
-    cdef uint32_t ip_bytes = me.ip_bytes + g.ip_bytes
-    cdef Acked a = acknowledge(p, s, g, False)
+    cdef uint32_t reach = <uint32_t>me.reach + g.payload
+    cdef uint32_t ip_bytes = me.ip_bytes
+    cdef uint32_t ahead = me.last - g.seq
     cdef uint32_t odd = (
-        a.odd | (out_of_order(j, me, g, last) if data else <uint32_t>(<int32_t>(g.seq - me.last) > 0))
-        | ((me.marks ^ M_SPOKEN) & (M_SPOKEN | M_ENDS | SPECIAL)) | (peer.marks & (M_ENDS | SPECIAL))
-        | (me.state ^ Z_ESTABLISHED) | (peer.state ^ Z_ESTABLISHED) | (p.flags & (P_OLD_TIME | P_DEFERRED))
-        | <uint32_t>(p.letters < 2) | (fresh & <uint32_t>(p.letters >= SHORT_HISTORY))
-        | <uint32_t>(ip_bytes < g.ip_bytes)
+        ahead | odd_ack(peer, g) | odd_data(j, me, g, reach) | reach | (me.last & ~last)
+        | ip_bytes | g.ip_bytes
     )
-    if odd:
+    if odd >> UPMOST << UPMOST | ((ahead | (marks & M_ENDS) | (g.info & j.cut_info)) & data):
         return False
-    put_letter(p, fresh, (<uint32_t>c"D" if data else <uint32_t>c"A") | (sent_by_originator(o, row, s) ^ 1) << 5)
-    me.marks |= <uint16_t>mark
-    me.ip_bytes = ip_bytes
+    add_usual_letter(p, (c"A" + (data & (c"D" - c"A"))) | small_letter(line, s), ((marks | mark) ^ marks) != 0)
+    me.marks = <uint16_t>(marks | mark)
+    me.last = last
+    me.reach = reach
+    me.ip_bytes = ip_bytes + g.ip_bytes
     peer.acked = g.ack
-    peer.trim = a.trim
-    if data:
-        me.last = last
-        me.reach += g.payload
-    return True
-
-
-cdef inline bint usual_last_ack(Journal *j, const Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
-    """An ACK without data at any time: it may be what the end of a side has waited for."""
-    cdef Page *p = &j.pages[row]
-    cdef Sender *me = &p.side[s]
-    cdef Sender *peer = &p.side[s ^ 1]
-    cdef uint32_t fresh = <uint32_t>((me.marks & M_ACK) == 0)
-    cdef uint32_t ip_bytes = me.ip_bytes + g.ip_bytes
-    cdef uint32_t my_end = at_its_end(me)
-    cdef uint32_t peer_end = at_its_end(peer)
-    cdef Acked a = acknowledge(p, s, g, True)
-    cdef uint32_t odd = (
-        a.odd | <uint32_t>(<int32_t>(g.seq - me.last) > 0)
-        | ((me.marks ^ M_SPOKEN) & (M_SPOKEN | SPECIAL)) | (peer.marks & SPECIAL)
-        | <uint32_t>(me.state == Z_INACTIVE) | <uint32_t>(peer.state == Z_INACTIVE)
-        | (p.flags & (P_OLD_TIME | P_DEFERRED))
-        | <uint32_t>(p.letters < 2) | (fresh & <uint32_t>(p.letters >= SHORT_HISTORY))
-        | <uint32_t>(ip_bytes < g.ip_bytes)
-    )
-    if odd:
-        return False
-    peer_end &= a.news & (
-        awaits(ahead_of(peer.last, peer.start, peer.reach), peer.state, <uint32_t>me.reach, me.trim) ^ 1)
-    my_end &= awaits(ahead_of(me.last, me.start, me.reach), me.state, <uint32_t>peer.reach, a.trim) ^ 1
-    put_letter(p, fresh, <uint32_t>c"A" | (sent_by_originator(o, row, s) ^ 1) << 5)
-    me.marks |= <uint16_t>(M_ACK | my_end * M_EOF)
-    me.ip_bytes = ip_bytes
-    peer.marks |= <uint16_t>(peer_end * M_EOF)
-    peer.acked = g.ack
-    peer.trim = a.trim
+    # A FIN is no data: its own number is not forgotten.
+    peer.trim = max(<int32_t>peer.trim, min(<int32_t>(g.ack - peer.start), <int32_t>peer.reach))
     return True
 
 
 cdef inline bint usual_fin(
-    Journal *j, const Observer *o, row_t row, int s, const Segment *g, ns_t *answer
+    const Journal *j, Page *p, const Row *line, int s, const Segment *g, ns_t *answer
 ) noexcept nogil:
-    """The FIN (and ACK) of a side that talks, to a peer that talks or has sent its own."""
-    cdef Page *p = &j.pages[row]
-    cdef Sender *me = &p.side[s]
-    cdef Sender *peer = &p.side[s ^ 1]
+    """The FIN (and ACK) of a side that talks, to a peer that talks or has ended, of a page with P_USUAL. It acknowledges
+    all data of the peer, else the close would be deferred."""
+    cdef Sender *me = &p.side[<uint32_t>s]
+    cdef Sender *peer = &p.side[<uint32_t>s ^ 1]
     cdef uint32_t last = me.last + g.payload + 1
-    cdef uint32_t ip_bytes = me.ip_bytes + g.ip_bytes
-    cdef uint32_t peer_end = at_its_end(peer)
+    cdef uint32_t reach = <uint32_t>me.reach + g.payload
+    cdef uint32_t ip_bytes = me.ip_bytes
     cdef uint32_t second = <uint32_t>((peer.marks & M_CLOSED) != 0)
-    cdef uint64_t reach = me.reach + g.payload
-    cdef Acked a = acknowledge(p, s, g, True)
+    cdef ns_t now = line.last_ns
+    cdef ns_t wait = j.after_fin[second]
+    cdef uint64_t end_ns = <uint64_t>now + <uint64_t>wait
     cdef uint32_t odd = (
-        a.odd | out_of_order(j, me, g, last)
-        | ((me.marks | peer.marks) & SPECIAL) | (me.marks & (M_ENDS | M_FIN | M_EOF | M_CLOSED))
-        | <uint32_t>((me.marks & M_SPOKEN) == 0)
-        | (p.flags & (P_OLD_TIME | P_DEFERRED | P_FIN_LETTER | P_TOLD | P_DELETE))
-        | <uint32_t>(p.letters < 2) | <uint32_t>(p.letters >= SHORT_HISTORY)
-        | <uint32_t>(reach > 0x7FFFFFFF)
-        | <uint32_t>(<uint32_t>me.state - Z_PARTIAL > Z_ESTABLISHED - Z_PARTIAL)
-        | <uint32_t>(<uint32_t>peer.state - Z_PARTIAL > Z_CLOSED - Z_PARTIAL)
-        | <uint32_t>(ip_bytes < g.ip_bytes)
+        odd_ack(peer, g) | (g.ack - peer.start - <uint32_t>peer.reach) | odd_data(j, me, g, reach) | (reach + 1)
+        | (me.last & ~last) | ip_bytes | g.ip_bytes | (SHORT_HISTORY - 5 - <uint32_t>p.letters)
+        | <uint32_t>(end_ns >> 32)
     )
-    cdef ns_t now, end_ns
-    if odd:
+    if (
+        odd >> UPMOST << UPMOST | (g.seq ^ me.last) | (g.info & j.cut_info)
+        | (me.marks & (M_ENDS | M_FIN | M_EOF | M_CLOSED))
+        | ((p.flags ^ P_PAST_HANDSHAKE) & (P_PAST_HANDSHAKE | P_PORT_IDLE | P_FIN_LETTER | P_TOLD | P_DELETE))
+    ):
         return False
-    peer_end &= a.news & (
-        awaits(ahead_of(peer.last, peer.start, peer.reach), peer.state, <uint32_t>me.reach, me.trim) ^ 1)
-    put_letter(p, 1, <uint32_t>c"F" | (sent_by_originator(o, row, s) ^ 1) << 5)
+    add_usual_letter(p, c"F" | small_letter(line, s), 1)
     peer.acked = g.ack
-    peer.trim = a.trim
-    peer.marks |= <uint16_t>(peer_end * M_EOF)
+    peer.trim = <uint32_t>peer.reach
+    me.marks |= M_FIN | M_ENDS | M_EOF | M_CLOSED
     me.last = last
     me.reach = reach
-    me.ip_bytes = ip_bytes
+    me.ip_bytes = ip_bytes + g.ip_bytes
     me.before = me.state
     me.state = Z_CLOSED
-    p.fin[s] = <uint32_t>(last - me.start)
-    answer[0] = KEEP_TIMER
-    if awaits(ahead_of(last, me.start, reach), Z_CLOSED, <uint32_t>peer.reach, a.trim):
-        me.marks |= M_FIN | M_ENDS
-        p.flags |= P_DEFERRED | P_TOLD
-        return True
-    me.marks |= M_FIN | M_ENDS | M_EOF | M_CLOSED
-    now = o.engine.table.rows[row].last_ns
-    end_ns = p.end_ns
-    if second:
-        p.flags |= P_INACTIVE | P_DELETE
-        p.end_ns = now + j.close_ns if j.close_ns < INT64_MAX - now else end_ns
-        answer[0] = p.end_ns
-    else:
-        p.end_ns = now
-        if now != end_ns:
-            answer[0] = after(now, idle_limit(j, o, row))
+    p.fin[<uint32_t>s] = reach + 1
+    p.flags |= (0 - second) & (P_INACTIVE | P_DELETE)
+    p.end_ns = now + (wait & -<ns_t>second)
+    answer[0] = <ns_t>end_ns
     return True
 
 
-cdef inline bint usual_syn(Journal *j, Observer *o, row_t row, int s, const Segment *g, ns_t *answer) noexcept nogil:
+cdef inline bint usual_syn(const Journal *j, Page *p, Row *line, int s, const Segment *g, ns_t *answer) noexcept nogil:
     """The SYN with which a connection begins; its page holds what was there before."""
-    cdef Page *p = &j.pages[row]
-    cdef Row *line = &o.engine.table.rows[row]
-    cdef Sender *me = &p.side[s]
-    cdef Sender *peer = &p.side[s ^ 1]
-    if g.payload | (<uint32_t>g.flags & (FIN | RST)) | (<uint32_t>(not j.zeek) & (sent_by_originator(o, row, s) ^ 1)):
+    cdef Sender *me = &p.side[<uint32_t>s]
+    cdef Sender *peer = &p.side[<uint32_t>s ^ 1]
+    if g.payload or (not j.zeek and small_letter(line, s)):
         return False
-    me.reach = peer.reach = 1
+    me.reach = 1
     me.start = me.acked = g.seq
     me.last = g.seq + 1
     me.ip_bytes = g.ip_bytes
-    me.trim = peer.trim = 1
+    me.trim = 1
     me.marks = M_SYN | M_SPOKEN
     me.state = Z_SYN_SENT
     me.before = Z_INACTIVE
+    peer.reach = 1
     peer.start = peer.last = peer.acked = peer.ip_bytes = 0
+    peer.trim = 1
     peer.marks = 0
     peer.state = peer.before = Z_INACTIVE
     p.fin[0] = p.fin[1] = 0
@@ -246,41 +212,96 @@ cdef inline bint usual_syn(Journal *j, Observer *o, row_t row, int s, const Segm
     p.rst[0] = p.rst[1] = 0
     p.flags = P_ATTEMPT
     p.letters = 1
+    p.history[0] = c"S"
     if j.zeek:
         line.flags = <uint16_t>((line.flags & ~ROW_SIDE_1_OPENED) | (ROW_SIDE_1_OPENED if s else 0))
-        answer[0] = min(
-            after(line.last_ns, j.handshake_idle_ns), after(store_cold(&o.engine.table, row).first_ns, j.attempt_ns))
-    p.history[0] = c"S"
+        answer[0] = after(g.time_ns, min(j.handshake_idle_ns, j.attempt_ns))
     return True
 
 
-cdef inline bint usual_syn_ack(Journal *j, Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
+cdef inline bint usual_syn_ack(const Journal *j, Page *p, const Row *line, int s, const Segment *g) noexcept nogil:
     """The answer to that SYN, and to nothing else."""
-    cdef Page *p = &j.pages[row]
-    cdef Sender *me = &p.side[s]
-    cdef Sender *peer = &p.side[s ^ 1]
-    cdef uint32_t ip_bytes = me.ip_bytes + g.ip_bytes
-    cdef uint32_t odd = (
-        g.payload | (<uint32_t>g.flags & (FIN | RST)) | me.marks | <uint32_t>(me.state != Z_INACTIVE)
-        | (<uint32_t>p.flags ^ P_ATTEMPT) | (<uint32_t>p.letters ^ 1) | (<uint32_t>p.history[0] ^ c"S")
-        | (<uint32_t>peer.marks ^ (M_SYN | M_SPOKEN)) | <uint32_t>(peer.state != Z_SYN_SENT)
-        | (g.ack ^ (peer.start + 1)) | (g.ack ^ peer.last) | (peer.acked ^ peer.start) | <uint32_t>(g.ack == 0)
-        | sent_by_originator(o, row, s) | <uint32_t>(ip_bytes < g.ip_bytes)
-    )
-    if odd:
+    cdef Sender *me = &p.side[<uint32_t>s]
+    cdef Sender *peer = &p.side[<uint32_t>s ^ 1]
+    if (
+        (me.reach ^ 1) | (peer.reach ^ 1) | g.payload | word_of(&me.marks)
+        | (word_of(&peer.marks) ^ standing(M_SYN | M_SPOKEN, Z_SYN_SENT, Z_INACTIVE))
+        | (word_of(&p.flags) ^ standing(P_ATTEMPT, 1, c"S"))
+        | (g.ack ^ (peer.start + 1)) | (g.ack ^ peer.last) | (peer.acked ^ peer.start)
+        | (small_letter(line, s) ^ 32) | ((me.ip_bytes | g.ip_bytes) >> UPMOST)
+        | <uint32_t>(g.ack == 0) | <uint32_t>(~g.seq == 0)
+    ):
         return False
     me.start = me.acked = g.seq
     me.last = g.seq + 1
-    me.ip_bytes = ip_bytes
+    me.ip_bytes += g.ip_bytes
     me.marks = M_SYN | M_SPOKEN
-    me.before = Z_INACTIVE
     me.state = Z_ESTABLISHED
+    me.before = Z_INACTIVE
     peer.acked = g.ack
-    peer.before = Z_SYN_SENT
     peer.state = Z_ESTABLISHED
-    p.flags = P_ATTEMPT | P_PAST_HANDSHAKE
+    peer.before = Z_SYN_SENT
+    p.flags = <uint16_t>(P_ATTEMPT | P_PAST_HANDSHAKE | P_USUAL | idles(j, g.sport) * P_PORT_IDLE)
     p.letters = 2
     p.history[1] = c"h"
-    if j.n_port_idle:
-        established(j, o, row)
+    return True
+
+
+cdef inline bint usual_refusal(
+    const Journal *j, Page *p, const Row *line, int s, const Segment *g, ns_t *answer
+) noexcept nogil:
+    """The RST (and ACK) that answers such a SYN."""
+    cdef Sender *me = &p.side[<uint32_t>s]
+    cdef Sender *peer = &p.side[<uint32_t>s ^ 1]
+    cdef uint64_t end_ns = <uint64_t>line.last_ns + <uint64_t>j.close_ns
+    if (
+        (me.reach ^ 1) | g.payload | word_of(&me.marks)
+        | (word_of(&peer.marks) ^ standing(M_SYN | M_SPOKEN, Z_SYN_SENT, Z_INACTIVE))
+        | (word_of(&p.flags) ^ standing(P_ATTEMPT, 1, c"S"))
+        | (g.ack ^ (peer.start + 1)) | (g.ack ^ peer.last) | (peer.acked ^ peer.start) | (peer.trim ^ 1)
+        | (small_letter(line, s) ^ 32) | ((me.ip_bytes | g.ip_bytes | <uint32_t>(end_ns >> 32)) >> UPMOST)
+        | <uint32_t>(g.ack == 0)
+    ):
+        return False
+    me.start = me.acked = g.seq - 1
+    me.last = g.seq
+    me.ip_bytes += g.ip_bytes
+    me.marks = M_RST | M_SPOKEN | M_EOF | M_CLOSED
+    me.state = Z_RESET
+    me.before = Z_INACTIVE
+    p.flags = P_ATTEMPT | P_PARTIAL | P_PAST_HANDSHAKE | P_DELETE
+    p.letters = 2
+    p.history[1] = c"r"
+    p.rst[<uint32_t>s] = 1
+    p.end_ns = answer[0] = <ns_t>end_ns
+    return True
+
+
+cdef inline bint usual_reset(
+    const Journal *j, Page *p, const Row *line, int s, const Segment *g, ns_t *answer
+) noexcept nogil:
+    """The RST, with an ACK or without, of a side that talks, of a page with P_USUAL."""
+    cdef Sender *me = &p.side[<uint32_t>s]
+    cdef Sender *peer = &p.side[<uint32_t>s ^ 1]
+    cdef uint32_t acks = 0 - <uint32_t>(g.flags & ACK != 0)     # all its bits, or none
+    cdef uint32_t ip_bytes = me.ip_bytes
+    cdef uint64_t end_ns = <uint64_t>line.last_ns + <uint64_t>j.close_ns
+    if (
+        ((odd_ack(peer, g) & acks) | ip_bytes | g.ip_bytes | (SHORT_HISTORY - 1 - <uint32_t>p.letters)
+         | <uint32_t>(end_ns >> 32)) >> UPMOST
+        | (g.seq ^ me.last) | g.payload | (me.marks & (M_RST | M_ENDS | M_EOF | M_CLOSED))
+    ):
+        return False
+    add_usual_letter(p, c"R" | small_letter(line, s), 1)
+    # Its ACK is not to be trusted: `acked` stays.
+    peer.trim = max(
+        <int32_t>peer.trim, min(<int32_t>((g.ack - peer.start) & acks), <int32_t>peer.reach))
+    me.marks |= M_RST | M_EOF | M_CLOSED
+    me.ip_bytes = ip_bytes + g.ip_bytes
+    me.before = me.state
+    me.state = Z_RESET
+    p.flags ^= P_USUAL
+    p.flags |= P_INACTIVE | P_DELETE
+    p.rst[<uint32_t>s] = <uint32_t>me.reach
+    p.end_ns = answer[0] = <ns_t>end_ns
     return True

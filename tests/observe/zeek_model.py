@@ -148,7 +148,7 @@ class Row:
         if ack and self.acknowledged(peer, me, acked):
             self.check_end(peer, me)
         me.spoken = True
-        if length and not rst and number >= 0:
+        if length and not rst and number >= 0 and not s.get("cut"):
             self.data(me, peer, number + syn, length)
         self.check_end(me, peer)
         if close:
