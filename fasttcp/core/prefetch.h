@@ -68,7 +68,7 @@ static inline uint64_t swap64(uint64_t x)
 static inline uint32_t net32(uint32_t x) { return FASTTCP_BIG_ENDIAN ? x : swap32(x); }
 static inline uint64_t net64(uint64_t x) { return FASTTCP_BIG_ENDIAN ? x : swap64(x); }
 
-/* Unaligned loads, in the machine's order. */
+/* Unaligned loads and stores, in the machine's order. */
 static inline uint32_t load32(const void *p)
 {
     uint32_t x;
@@ -83,6 +83,7 @@ static inline uint64_t load64(const void *p)
     return x;
 }
 
+static inline void store32(void *p, uint32_t x) { memcpy(p, &x, 4); }
 static inline void store64(void *p, uint64_t x) { memcpy(p, &x, 8); }
 
 /* What is left of a loaded word without its first 2 * half bits in memory, moved to the front; zeros behind. */

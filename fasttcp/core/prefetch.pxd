@@ -12,5 +12,6 @@ cdef extern from "prefetch.h" nogil:
     uint64_t net64(uint64_t x) noexcept
     uint32_t load32(const void *p) noexcept     # unaligned
     uint64_t load64(const void *p) noexcept
+    void store32(void *p, uint32_t x) noexcept
     void store64(void *p, uint64_t x) noexcept
     uint64_t rest_of_word(uint64_t word, uint32_t half) noexcept    # drops the first 2 * half bits, as they lie in memory

@@ -20,13 +20,10 @@ cdef extern from "checksum.h" nogil:
 
 # words.h
 cdef extern from "words.h" nogil:
-    uint64_t number64(uint64_t x) noexcept      # eight bytes in network order, as they were loaded
     uint32_t first_number(uint64_t x) noexcept  # the first of two of 32 bits, as it lies in memory
     uint64_t two_numbers(uint64_t x) noexcept   # two of 32 bits, each to the machine's order, as they lie in memory
     uint32_t two_fields(uint32_t first, uint32_t second) noexcept   # of 16 bits, side by side in memory
     uint32_t lower_first(uint32_t x) noexcept   # the same two as the halves of a number
-    void store32(void* p, uint32_t x) noexcept                      # unaligned
-    void store64(void* p, uint64_t x) noexcept
 
 
 cdef inline uint32_t be16(const uint8_t* p) noexcept nogil:

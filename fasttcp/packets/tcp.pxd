@@ -10,10 +10,8 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from fasttcp.core.layout cimport (
     INFO_BAD_CHECKSUM, INFO_BAD_HEADER, INFO_CUT, OPT_MSS, OPT_SACK_PERMITTED, OPT_TIMESTAMPS, OPT_WSCALE, Segment,
 )
-from fasttcp.core.prefetch cimport load32, load64, net32
-from fasttcp.packets.bytes cimport (
-    be16, be32, lower_first, number64, store32, store64, sum_bytes, sums_up, two_fields, two_numbers,
-)
+from fasttcp.core.prefetch cimport load32, load64, net32, net64, store32, store64
+from fasttcp.packets.bytes cimport be16, be32, lower_first, sum_bytes, sums_up, two_fields, two_numbers
 
 
 cdef enum:
@@ -75,7 +73,7 @@ cdef inline bint read_usual(Segment* s, const uint8_t* p, uint32_t length) noexc
     """
     cdef const uint8_t* o = p + TCP_HEADER
     cdef uint32_t ports
-    cdef uint64_t word = number64(load64(p + 8))        # acknowledgment, data offset, flags, window
+    cdef uint64_t word = net64(load64(p + 8))        # acknowledgment, data offset, flags, window
     cdef const Layout* usual = layout_of(<uint32_t>word)
     cdef uint32_t payload = length - usual.header
     s.payload = payload

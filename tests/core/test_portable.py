@@ -50,7 +50,7 @@ int main(void)
         for (int i = 0; i < 5; i++) printf("%x ", (unsigned)(sums[i] % 0xFFFF));
         store64(&c, two_numbers(a));
         store32(&d, two_fields((uint32_t)a & 0xFFFF, (uint32_t)b & 0xFFFF));
-        printf("%llx %llx %llx ", (unsigned long long)number64(a), (unsigned long long)c, (unsigned long long)d);
+        printf("%llx %llx %llx ", (unsigned long long)net64(a), (unsigned long long)c, (unsigned long long)d);
         printf("%x %x ", first_number(a), lower_first((uint32_t)b));
         printf("%d\n", (int)(layout_of((uint32_t)a) - LAYOUTS) - (int)((uint32_t)a >> 28));
     }
