@@ -40,6 +40,7 @@ class LoadClient:
         timeout_ns: int = 0,
         connecting_limit: int = 512,
         seed: int = 1,
+        plain: bool = False,
     ) -> None: ...
     def plan(
         self, *, rate: float = 0.0, poisson: bool = False, hold: int = 0, churn: float = 0.0, opening: bool = True
