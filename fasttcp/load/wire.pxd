@@ -16,13 +16,12 @@ cdef struct Wire:
     bint      drained           # the device had nothing more at the last wire_read
     int       error             # errno of a device that is broken; 0
     uint8_t  *arena             # (WIRE_ARENA,)
-    Uring     ring              # writes packets in batches; without it each is a system call
-    size_t    batch             # packets of one system call: WIRE_BATCH or 1
-    uint8_t  *frame             # (WIRE_ARENA,) packets on their way out
+    Uring     ring              # writes packets in batches, where there is one
+    uint8_t  *frame             # (FRAMES,) packets on their way out
     size_t    framed            # bytes of them
     size_t    waiting           # how many
-    UringPacket *packet         # (WIRE_BATCH,) where they are
-    uint16_t *many              # (WIRE_BATCH,) segments in each
+    UringPacket *packet         # (URING_MOST,) where they are
+    uint16_t *many              # (URING_MOST,) segments in each
     Segment  *segment           # (WIRE_BATCH,) read
     Segment  *out               # (WIRE_BATCH,) to be written
     Outcome  *outcome           # (WIRE_BATCH,) what became of `segment`

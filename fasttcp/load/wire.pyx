@@ -8,10 +8,10 @@ ever summed. A packet read with neither flag below was checked by nobody, so its
 device is told that the checksum is still to be made: a local receiver takes that for right (as from its own loopback),
 a real interface completes it.
 
-TUN takes one packet a write, but a batch of writes goes by one system call where there is an io_uring; elsewhere it is a batch
-of one. wire_open decides, _flush knows. Reading is one system call a packet, until the device is empty or the batch is
-full: an io_uring gained nothing there. Data segments that follow each other are written as one, which the kernel cuts up if
-it has to (segmentation offload): a twentieth of the cost a byte (docs/load.md).
+TUN takes one packet a write, but a batch of writes goes by one system call where there is an io_uring; elsewhere, and for a
+few packets, each is one. wire_open looks for it, _flush alone knows. Reading is one system call a packet, until the device
+is empty or the batch is full: an io_uring gained nothing there. Data segments that follow each other are written as one,
+which the kernel cuts up if it has to (segmentation offload): a twentieth of the cost a byte (docs/load.md).
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -34,6 +34,8 @@ cdef enum:
     LARGEST = 10 + 65535 + 6            # the largest packet, up to the next multiple of 8
     LARGEST_RUN = 65535 - LARGEST_HEADERS   # bytes of data in one IP packet
     LARGEST_FRAME = LARGEST + LARGEST_HEADERS
+    FRAMES = 2 * LARGEST_FRAME          # bytes of a batch on its way out; more would only leave the processor's cache
+    RING_FROM = 8                       # packets; fewer cost as much or less by writes (docs/load.md)
     NEEDS_CSUM = 1                      # linux/virtio_net.h
     DATA_VALID = 2
     GSO_TCPV4 = 1
@@ -52,12 +54,12 @@ cdef packed struct VnetHeader:          # linux/virtio_net.h, struct virtio_net_
 cdef int wire_open(Wire *w, int fd, bint plain) except -1:
     memset(w, 0, sizeof(Wire))
     w.fd = fd
-    # Why there is none (an old kernel, a container, a sysctl) does not matter: nothing but speed is lost.
-    w.batch = 1 if plain or uring_open(&w.ring, fd) != 0 else min(WIRE_BATCH, URING_MOST)
+    if not plain:
+        uring_open(&w.ring, fd)         # why there is none (an old kernel, a container, a sysctl) does not matter
     w.arena = <uint8_t *>malloc(WIRE_ARENA)
-    w.frame = <uint8_t *>malloc(WIRE_ARENA)
-    w.packet = <UringPacket *>calloc(WIRE_BATCH, sizeof(UringPacket))
-    w.many = <uint16_t *>calloc(WIRE_BATCH, sizeof(uint16_t))
+    w.frame = <uint8_t *>malloc(FRAMES)
+    w.packet = <UringPacket *>calloc(URING_MOST, sizeof(UringPacket))
+    w.many = <uint16_t *>calloc(URING_MOST, sizeof(uint16_t))
     w.segment = <Segment *>calloc(WIRE_BATCH, sizeof(Segment))
     w.out = <Segment *>calloc(WIRE_BATCH, sizeof(Segment))
     w.outcome = <Outcome *>calloc(WIRE_BATCH, sizeof(Outcome))
@@ -136,17 +138,16 @@ cdef void _flush(Wire *w) noexcept nogil:
     """The packets in w.frame onto the device, in their order."""
     cdef size_t i
     cdef UringPacket *p = w.packet
-    if w.waiting == 0:
-        return
-    if w.ring.there:
+    if w.ring.there and w.waiting >= RING_FROM:
         w.writes += uring_write(&w.ring, p, <uint32_t>w.waiting)
-    else:                                   # a batch of one
-        p.done = 0
-        while sys_write(w.fd, p.at, p.n) < 0:
-            if errno != EINTR:
-                p.done = -errno
-                break
-        w.writes += 1
+    else:
+        for i in range(w.waiting):
+            p[i].done = 0
+            while sys_write(w.fd, p[i].at, p[i].n) < 0:
+                if errno != EINTR:
+                    p[i].done = -errno
+                    break
+        w.writes += w.waiting
     for i in range(w.waiting):
         if p[i].done < 0:
             w.lost_out += w.many[i]
@@ -188,7 +189,7 @@ cdef void _write(Wire *w, size_t i, size_t many, uint32_t payload, wire_data_t d
     w.framed += <size_t>(at - begin + 7) & ~<size_t>7
     w.packets_out += many
     w.bytes_out += headers * many + payload
-    if w.waiting == w.batch or w.framed + LARGEST_FRAME > WIRE_ARENA:
+    if w.waiting == URING_MOST or w.framed + LARGEST_FRAME > FRAMES:
         _flush(w)
 
 
