@@ -5,8 +5,9 @@
        wire METHOD BATCH SECONDS [INTERFACE]      one line: packets out, packets in, system calls, CPU ns, wall ns
 
    It runs inside a network that wire.py has made. rw: one read and one write a packet. uring: one io_uring_enter for a batch of
-   writes and reads. uring-fixed: with a registered file. uring-out: the writes alone, plain reads. sqpoll: with a kernel thread that polls. napi: rw on a device with
-   IFF_NAPI. packet2, packet3: AF_PACKET rings on one end of a veth pair, TPACKET_V2 and V3 for what comes in. */
+   writes and reads. uring-fixed: with a registered file. uring-out: the writes alone, plain reads. sqpoll: with a kernel thread
+   that polls. napi: rw on a device with IFF_NAPI. packet2, packet3: AF_PACKET rings on one end of a veth pair, TPACKET_V2 and V3
+   for what comes in. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>

@@ -68,14 +68,14 @@ enum {
     URING_READ = 22, /* IORING_OP_READ and IORING_OP_WRITE, Linux 5.6 */
     URING_WRITE = 23,
     URING_GETEVENTS = 1, /* IORING_ENTER_GETEVENTS: wait for completions */
-    URING_ONE_MAP = 1, /* IORING_FEAT_SINGLE_MMAP, Linux 5.4: both rings in one map */
-    URING_NOWAIT = 8,  /* RWF_NOWAIT */
+    URING_ONE_MAP = 1,   /* IORING_FEAT_SINGLE_MMAP, Linux 5.4: both rings in one map */
+    URING_NOWAIT = 8,    /* RWF_NOWAIT */
     URING_REQUESTS_AT = 0x10000000 /* IORING_OFF_SQES */
 };
 
 typedef struct {
     int there; /* uring_open has succeeded */
-    int ring; /* 1 + its file number */
+    int ring;  /* 1 + its file number */
     int file;
     uint8_t *map; /* both rings */
     UringRequest *request;
