@@ -5,8 +5,9 @@
        wire METHOD BATCH SECONDS [INTERFACE]      one line: packets out, packets in, system calls, CPU ns, wall ns
 
    It runs inside a network that wire.py has made. rw: one read and one write a packet. uring: one io_uring_enter for a batch of
-   writes and reads. uring-fixed: with a registered file. sqpoll: with a kernel thread that polls. napi: rw on a device with
-   IFF_NAPI. packet2, packet3: AF_PACKET rings on one end of a veth pair, TPACKET_V2 and V3 for what comes in. */
+   writes and reads. uring-fixed: with a registered file. uring-out: the writes alone, plain reads. sqpoll: with a kernel thread
+   that polls. napi: rw on a device with IFF_NAPI. packet2, packet3: AF_PACKET rings on one end of a veth pair, TPACKET_V2 and V3
+   for what comes in. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -79,11 +80,7 @@ static int tun(int more) {
     return fd;
 }
 
-static void turn_rw(int fd, int batch) {
-    for (int i = 0; i < batch; i++) {
-        calls++;
-        if (write(fd, frame[i], length) > 0) sent++;
-    }
+static void drain(int fd) {
     for (;;) {
         calls++;
         if (read(fd, room[0], ROOM) <= 0) break;
@@ -91,11 +88,19 @@ static void turn_rw(int fd, int batch) {
     }
 }
 
+static void turn_rw(int fd, int batch) {
+    for (int i = 0; i < batch; i++) {
+        calls++;
+        if (write(fd, frame[i], length) > 0) sent++;
+    }
+    drain(fd);
+}
+
 /* ---- io_uring, by its system calls ---- */
 static unsigned *sq_head, *sq_tail, *sq_mask, *sq_array, *sq_flags, *cq_head, *cq_tail, *cq_mask;
 static struct io_uring_sqe *sqe;
 static struct io_uring_cqe *cqe;
-static int ring, polled, fixed;
+static int ring, polled, fixed, out_only;
 
 static void uring(int fd, int with_polling, int registered) {
     struct io_uring_params p = {0};
@@ -128,7 +133,9 @@ static void put(int fd, int op, void *at, int n) {
 static void turn_uring(int fd, int batch) {
     int n = 2 * batch, done = 0;
     for (int i = 0; i < batch; i++) put(fd, IORING_OP_WRITE, frame[i], length);
-    for (int i = 0; i < batch; i++) put(fd, IORING_OP_READ, room[i], ROOM);
+    if (out_only) n = batch;
+    else
+        for (int i = 0; i < batch; i++) put(fd, IORING_OP_READ, room[i], ROOM);
     if (!polled || __atomic_load_n(sq_flags, __ATOMIC_ACQUIRE) & IORING_SQ_NEED_WAKEUP) {
         calls++;
         if (syscall(__NR_io_uring_enter, ring, polled ? 0 : n, polled ? 0 : n, polled ? IORING_ENTER_SQ_WAKEUP : IORING_ENTER_GETEVENTS, 0, 0) < 0)
@@ -143,6 +150,7 @@ static void turn_uring(int fd, int batch) {
         }
         __atomic_store_n(cq_head, head, __ATOMIC_RELEASE);
     }
+    if (out_only) drain(fd);
 }
 
 /* ---- AF_PACKET rings ---- */
@@ -220,7 +228,10 @@ int main(int argc, char **argv) {
         make(14, 1);
     } else {
         fd = tun(!strcmp(method, "napi") ? IFF_NAPI : 0);
-        if (!strncmp(method, "uring", 5) || !strcmp(method, "sqpoll")) uring(fd, !strcmp(method, "sqpoll"), strcmp(method, "uring") != 0);
+        if (!strncmp(method, "uring", 5) || !strcmp(method, "sqpoll")) {
+            out_only = !strcmp(method, "uring-out");
+            uring(fd, !strcmp(method, "sqpoll"), strcmp(method, "uring") != 0 && !out_only);
+        }
     }
     begin = now(CLOCK_MONOTONIC), cpu = now(CLOCK_PROCESS_CPUTIME_ID), end = begin + (int64_t)(atof(argv[3]) * 1e9);
     while (now(CLOCK_MONOTONIC) < end) {

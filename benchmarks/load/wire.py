@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-TUN = ("rw", "uring", "uring-fixed", "sqpoll", "napi")
+TUN = ("rw", "uring", "uring-fixed", "uring-out", "sqpoll", "napi")
 PACKET = ("packet2", "packet3")
 BATCHES = (1, 16, 64, 256)
 # The answering end stands in a network of its own below the first one; it lives as long as its `sleep`.

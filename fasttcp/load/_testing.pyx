@@ -9,11 +9,12 @@ from fasttcp.core.segments cimport SegmentBatch
 from fasttcp.load.answer cimport Answer, Expect, answer_begin, answer_closed, answer_drop, answer_segment
 from fasttcp.load.due cimport Due, due_add, due_close, due_open, due_pop
 from fasttcp.load.system cimport sys_regex_free, sys_regex_new
+from fasttcp.load.uring cimport URING_MOST, Uring, UringPacket, uring_close, uring_open, uring_write
 from fasttcp.packets.bare cimport read_bare
 from fasttcp.packets.bytes cimport sum_ahead, sum_ahead_portable, sum_bytes
 from fasttcp.packets.encode cimport LARGEST_HEADERS, encode_headers
 
-__all__ = ["AnswerReader", "Calendar", "checksums", "encode", "read"]
+__all__ = ["AnswerReader", "Calendar", "Ring", "checksums", "encode", "read"]
 
 
 def encode(SegmentBatch batch, bytes data, bint partial=False):
@@ -109,3 +110,30 @@ cdef class Calendar:
 
     def __len__(self):
         return self.due.count
+
+
+cdef class Ring:
+    """An io_uring that writes to a file. `code`: why there is none, an errno; else 0."""
+
+    cdef Uring ring
+    cdef readonly int code
+
+    def __init__(self, int fd):
+        uring_close(&self.ring)
+        self.code = uring_open(&self.ring, fd)
+
+    def __dealloc__(self):
+        uring_close(&self.ring)
+
+    def write(self, packets):
+        """(system calls, for each packet its bytes or -errno), at most URING_MOST packets."""
+        cdef UringPacket packet[URING_MOST]
+        cdef list kept = list(packets)
+        cdef int i
+        if not self.ring.there or len(kept) > URING_MOST:
+            raise ValueError(f"{len(kept)} packets: at most {URING_MOST}, and with a ring")
+        for i in range(len(kept)):
+            packet[i].at = kept[i]
+            packet[i].n = <uint32_t>len(kept[i])
+        calls = uring_write(&self.ring, packet, <uint32_t>len(kept))
+        return calls, [packet[i].done for i in range(len(kept))]

@@ -41,6 +41,7 @@ class LoadClient:
         connecting_limit: int = 512,
         seed: int = 1,
         numbers: tuple[int, int] = (0, 1),
+        plain: bool = False,
     ) -> None: ...
     def plan(
         self,

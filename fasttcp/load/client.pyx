@@ -136,6 +136,8 @@ cdef class LoadClient:
         "pareto", "lognormal", "forever".
     numbers : (first, step)
         What `{n}` is for its connections, so that several clients number theirs without one that two have.
+    plain : bool
+        Write to the device packet by packet, even where an io_uring could do it in batches.
     """
 
     cdef Client c
@@ -151,7 +153,7 @@ cdef class LoadClient:
     def __init__(
         self, ConnectionTable table, fd, sources, targets, *, bytes request=b"", end="nothing", nbytes=0, line=None,
         requests=1, close="fin", half_close=False, life=("forever", 0, 0), think=("fixed", 0, 0), timeout_ns=0,
-        connecting_limit=512, seed=1, numbers=(0, 1),
+        connecting_limit=512, seed=1, numbers=(0, 1), plain=False,
     ):
         cdef Client *c = &self.c
         cdef uint32_t port
@@ -185,7 +187,7 @@ cdef class LoadClient:
         c.random[1] = 0xD1B54A32D192ED03
         _set_request(self, request)
         _set_pairs(self, list(sources), list(targets))
-        wire_open(&c.wire, whole("fd", fd, 0, 1 << 30))
+        wire_open(&c.wire, whole("fd", fd, 0, 1 << 30), bool(plain))
         c.flow = <Flow *>calloc(table_endpoint(table).engine.table.max_rows, sizeof(Flow))
         if c.flow == NULL:
             raise MemoryError("no memory for the connections of a load")
@@ -280,7 +282,7 @@ cdef class LoadClient:
             payload_in=c.bytes_in, packets_in=c.wire.packets_in, packets_out=c.wire.packets_out,
             bytes_in=c.wire.bytes_in, bytes_out=c.wire.bytes_out, reads=c.wire.reads, writes=c.wire.writes,
             other_packets=c.wire.other, lost_out=c.wire.lost_out, acks_merged=c.wire.merged, retransmitted=c.e.counts.retransmitted,
-            turns=c.turns, ran_ns=c.ran_ns, cpu_ns=c.cpu_ns, asleep_ns=c.asleep_ns,
+            io_uring=<int>c.wire.ring.there, turns=c.turns, ran_ns=c.ran_ns, cpu_ns=c.cpu_ns, asleep_ns=c.asleep_ns,
         )
         return told
 

@@ -285,7 +285,7 @@ cdef class LoadServer:
             for i in range(v.length + ROOM):
                 v.answer[i] = (<const uint8_t *>answer)[i % v.length]
         self.table = table
-        wire_open(&v.wire, whole("fd", fd, 0, 1 << 30))
+        wire_open(&v.wire, whole("fd", fd, 0, 1 << 30), False)
         v.peer = <Peer *>calloc(table_endpoint(table).engine.table.max_rows, sizeof(Peer))
         if v.peer == NULL:
             raise MemoryError("no memory for the connections of a server")
@@ -341,6 +341,6 @@ cdef class LoadServer:
             "accepted": v.accepted, "ended": v.ended, "answers": v.answers, "payload_in": v.bytes_in,
             "ahead": v.ahead, "packets_in": v.wire.packets_in, "packets_out": v.wire.packets_out,
             "other_packets": v.wire.other, "lost_out": v.wire.lost_out, "acks_merged": v.wire.merged,
-            "retransmitted": v.e.counts.retransmitted,
+            "retransmitted": v.e.counts.retransmitted, "io_uring": <int>v.wire.ring.there,
             "ran_ns": v.ran_ns, "cpu_ns": v.cpu_ns,
         }

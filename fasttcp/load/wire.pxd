@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fasttcp.core.layout cimport Segment, ns_t
 from fasttcp.core.tcb cimport Endpoint, Outcome
+from fasttcp.load.uring cimport Uring, UringPacket
 
 cdef enum:
     WIRE_BATCH = 256            # segments of one batch at most
@@ -15,7 +16,12 @@ cdef struct Wire:
     bint      drained           # the device had nothing more at the last wire_read
     int       error             # errno of a device that is broken; 0
     uint8_t  *arena             # (WIRE_ARENA,)
-    uint8_t  *frame             # one packet on its way out
+    Uring     ring              # writes packets in batches, where there is one
+    uint8_t  *frame             # (FRAMES,) packets on their way out
+    size_t    framed            # bytes of them
+    size_t    waiting           # how many
+    UringPacket *packet         # (URING_MOST,) where they are
+    uint16_t *many              # (URING_MOST,) segments in each
     Segment  *segment           # (WIRE_BATCH,) read
     Segment  *out               # (WIRE_BATCH,) to be written
     Outcome  *outcome           # (WIRE_BATCH,) what became of `segment`
@@ -34,7 +40,8 @@ cdef struct Wire:
 # The bytes that a segment which goes out carries; NULL: its connection is gone.
 ctypedef const uint8_t *(*wire_data_t)(void *context, const Segment *s) noexcept nogil
 
-cdef int wire_open(Wire *w, int fd) except -1           # MemoryError
+# MemoryError. plain: without an io_uring, even where there is one.
+cdef int wire_open(Wire *w, int fd, bint plain) except -1
 cdef void wire_close(Wire *w) noexcept nogil            # the file stays the caller's
 # Reads up to `most` segments, WIRE_BATCH at most, into w.segment, with this time; how many.
 cdef size_t wire_read(Wire *w, size_t most, ns_t now_ns) noexcept nogil

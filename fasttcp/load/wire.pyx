@@ -8,9 +8,10 @@ ever summed. A packet read with neither flag below was checked by nobody, so its
 device is told that the checksum is still to be made: a local receiver takes that for right (as from its own loopback),
 a real interface completes it.
 
-One read and one write a packet: TUN knows no more. Reading goes on until the device is empty or the batch is full. Data
-segments that follow each other are written as one, which the kernel cuts up if it has to (segmentation offload): a
-twentieth of the cost a byte (docs/load.md).
+TUN takes one packet a write, but a batch of writes goes by one system call where there is an io_uring; elsewhere, and for a
+few packets, each is one. wire_open looks for it, _flush alone knows. Reading is one system call a packet, until the device
+is empty or the batch is full: an io_uring gained nothing there. Data segments that follow each other are written as one,
+which the kernel cuts up if it has to (segmentation offload): a twentieth of the cost a byte (docs/load.md).
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -23,6 +24,7 @@ from fasttcp.core.output cimport output_take
 from fasttcp.core.prefetch cimport load32
 from fasttcp.core.tcb cimport Endpoint, Outcome
 from fasttcp.load.system cimport sys_read, sys_write
+from fasttcp.load.uring cimport URING_MOST, UringPacket, uring_close, uring_open, uring_write
 from fasttcp.packets.bare cimport read_bare
 from fasttcp.packets.encode cimport LARGEST_HEADERS, encode_headers
 
@@ -31,6 +33,9 @@ __all__: list[str] = []
 cdef enum:
     LARGEST = 10 + 65535 + 6            # the largest packet, up to the next multiple of 8
     LARGEST_RUN = 65535 - LARGEST_HEADERS   # bytes of data in one IP packet
+    LARGEST_FRAME = LARGEST + LARGEST_HEADERS
+    FRAMES = 2 * LARGEST_FRAME          # bytes of a batch on its way out; more would only leave the processor's cache
+    RING_FROM = 8                       # packets; fewer cost as much or less by writes (docs/load.md)
     NEEDS_CSUM = 1                      # linux/virtio_net.h
     DATA_VALID = 2
     GSO_TCPV4 = 1
@@ -46,18 +51,22 @@ cdef packed struct VnetHeader:          # linux/virtio_net.h, struct virtio_net_
     uint16_t csum_offset
 
 
-cdef int wire_open(Wire *w, int fd) except -1:
+cdef int wire_open(Wire *w, int fd, bint plain) except -1:
     memset(w, 0, sizeof(Wire))
     w.fd = fd
+    if not plain:
+        uring_open(&w.ring, fd)         # why there is none (an old kernel, a container, a sysctl) does not matter
     w.arena = <uint8_t *>malloc(WIRE_ARENA)
-    w.frame = <uint8_t *>malloc(sizeof(VnetHeader) + LARGEST_HEADERS + 65536)
+    w.frame = <uint8_t *>malloc(FRAMES)
+    w.packet = <UringPacket *>calloc(URING_MOST, sizeof(UringPacket))
+    w.many = <uint16_t *>calloc(URING_MOST, sizeof(uint16_t))
     w.segment = <Segment *>calloc(WIRE_BATCH, sizeof(Segment))
     w.out = <Segment *>calloc(WIRE_BATCH, sizeof(Segment))
     w.outcome = <Outcome *>calloc(WIRE_BATCH, sizeof(Outcome))
     w.payload = <const uint8_t **>calloc(WIRE_BATCH, sizeof(uint8_t *))
     if (
-        w.arena == NULL or w.frame == NULL or w.segment == NULL or w.out == NULL or w.outcome == NULL
-        or w.payload == NULL
+        w.arena == NULL or w.frame == NULL or w.packet == NULL or w.many == NULL or w.segment == NULL or w.out == NULL
+        or w.outcome == NULL or w.payload == NULL
     ):
         wire_close(w)
         raise MemoryError("no memory for the batches of a wire")
@@ -65,8 +74,11 @@ cdef int wire_open(Wire *w, int fd) except -1:
 
 
 cdef void wire_close(Wire *w) noexcept nogil:
+    uring_close(&w.ring)
     free(w.arena)
     free(w.frame)
+    free(w.packet)
+    free(w.many)
     free(w.segment)
     free(w.out)
     free(w.outcome)
@@ -122,10 +134,31 @@ cdef bint _goes_on(const Segment *first, const Segment *last, const Segment *s) 
     )
 
 
+cdef void _flush(Wire *w) noexcept nogil:
+    """The packets in w.frame onto the device, in their order."""
+    cdef size_t i
+    cdef UringPacket *p = w.packet
+    if w.ring.there and w.waiting >= RING_FROM:
+        w.writes += uring_write(&w.ring, p, <uint32_t>w.waiting)
+    else:
+        for i in range(w.waiting):
+            p[i].done = 0
+            while sys_write(w.fd, p[i].at, p[i].n) < 0:
+                if errno != EINTR:
+                    p[i].done = -errno
+                    break
+        w.writes += w.waiting
+    for i in range(w.waiting):
+        if p[i].done < 0:
+            w.lost_out += w.many[i]
+    w.waiting = w.framed = 0
+
+
 cdef void _write(Wire *w, size_t i, size_t many, uint32_t payload, wire_data_t data, void *context) noexcept nogil:
-    """The segments of w.out from i on, with `payload` bytes together, by one system call."""
-    cdef VnetHeader *head = <VnetHeader *>w.frame
-    cdef uint8_t *at = w.frame + sizeof(VnetHeader)
+    """The segments of w.out from i on, with `payload` bytes together, as one packet of the batch."""
+    cdef uint8_t *begin = w.frame + w.framed
+    cdef VnetHeader *head = <VnetHeader *>begin
+    cdef uint8_t *at = begin + sizeof(VnetHeader)
     cdef Segment whole = w.out[i]
     cdef const uint8_t *carried
     cdef uint32_t headers
@@ -149,13 +182,15 @@ cdef void _write(Wire *w, size_t i, size_t many, uint32_t payload, wire_data_t d
         head.gso_type = GSO_TCPV6 if whole.info & INFO_IPV6 else GSO_TCPV4
         head.gso_size = <uint16_t>w.out[i].payload
         head.hdr_len = <uint16_t>headers
-    while sys_write(w.fd, w.frame, at - w.frame) < 0:
-        if errno != EINTR:
-            w.lost_out += many
-            break
-    w.writes += 1
+    w.packet[w.waiting].at = begin
+    w.packet[w.waiting].n = <uint32_t>(at - begin)
+    w.many[w.waiting] = <uint16_t>many
+    w.waiting += 1
+    w.framed += <size_t>(at - begin + 7) & ~<size_t>7
     w.packets_out += many
     w.bytes_out += headers * many + payload
+    if w.waiting == URING_MOST or w.framed + LARGEST_FRAME > FRAMES:
+        _flush(w)
 
 
 cdef inline uint32_t _slot(const Segment *s) noexcept nogil:
@@ -207,4 +242,5 @@ cdef void wire_send(Wire *w, Endpoint *e, wire_data_t data, void *context) noexc
                 _write(w, i, many, payload, data, context)
             i += many
         if n < WIRE_BATCH:
-            return
+            break
+    _flush(w)

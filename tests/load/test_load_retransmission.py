@@ -122,8 +122,8 @@ def gaps(times):
     return [((b - a) & 0xFFFFFFFF) / 1000 for a, b in itertools.pairwise(times)]
 
 
-@pytest.fixture(scope="module")
-def wire():
+@pytest.fixture(scope="module", params=["io_uring", "plain"])
+def wire(request):
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         for end in (ours, theirs):
@@ -132,6 +132,7 @@ def wire():
         client = LoadClient(
             ConnectionTable(16, profile=rules, seed=5), ours.fileno(), [CLIENT], [(SERVER, 80)], request=REQUEST,
             end="content-length", line="^HTTP/1.1 200", life=("fixed", 2e8, 0), seed=5,
+            plain=request.param == "plain",
         )  # fmt: skip
         peer = Peer(theirs.fileno())
         thread = threading.Thread(target=peer.work)

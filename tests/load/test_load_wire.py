@@ -1,5 +1,6 @@
 """`fasttcp load` for real: its own server, its own network, real connections. Each test is a process of its own, since
-a process that has entered its private network cannot leave it."""
+a process that has entered its private network cannot leave it. All of them run twice: with an io_uring, and where the
+kernel refuses one."""
 
 import json
 import os
@@ -13,23 +14,28 @@ from pathlib import Path
 import pytest
 
 import fasttcp
+from load.refusal import BEFORE
 
 HTTP = ["--http"]
 
 
 def load(*arguments, timeout=60, **more):
     return subprocess.run(
-        [sys.executable, "-m", "fasttcp", "load", *arguments], capture_output=True, text=True, timeout=timeout, **more
+        [*BEFORE, sys.executable, "-m", "fasttcp", "load", *arguments], capture_output=True, text=True, timeout=timeout, **more
     )
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _possible():
+def _possible(both_ways):
     if not sys.platform.startswith("linux"):
         pytest.skip("a TUN device needs Linux")
     told = load("--hold", "1", "--duration", "10ms", "--json")
     if told.returncode != 0:
         pytest.skip(f"no network of its own here: {told.stderr.strip()}")
+    if both_ways == "plain":
+        assert json.loads(told.stdout)["counts"]["io_uring"] == 0
+    elif json.loads(told.stdout)["counts"]["io_uring"] == 0:
+        pytest.skip("no io_uring here")
 
 
 def report(*arguments, **more):
@@ -55,7 +61,7 @@ def test_in_a_folder_that_holds_another_fasttcp(tmp_path):
         "from fasttcp.cli.main import main; sys.exit(main())"
     )
     told = subprocess.run(
-        [sys.executable, str(tmp_path / "command.py"), "load", "--hold", "5", "--duration", "50ms", *HTTP],
+        [*BEFORE, sys.executable, str(tmp_path / "command.py"), "load", "--hold", "5", "--duration", "50ms", *HTTP],
         capture_output=True, text=True, cwd=tmp_path / "here",
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
@@ -234,7 +240,7 @@ def test_conditions_and_exit_statuses():
 def test_ctrl_c_closes_and_a_second_one_resets(presses):
     # A closed server process leaves FINs unanswered when it is stopped: the close then takes until the second Ctrl-C.
     child = subprocess.Popen(
-        [sys.executable, "-m", "fasttcp", "load", "--hold", "200", "--duration", "60s", "--json"],
+        [*BEFORE, sys.executable, "-m", "fasttcp", "load", "--hold", "200", "--duration", "60s", "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     time.sleep(1.5)

@@ -1,10 +1,15 @@
-"""`fasttcp serve` for real: the kernel's clients, and fasttcp's, against the endpoint seat as the server."""
+"""`fasttcp serve` for real: the kernel's clients, and fasttcp's, against the endpoint seat as the server. All tests run twice:
+with an io_uring, and where the kernel refuses one."""
 
 import json
 import subprocess
 import sys
 
 import pytest
+
+from load.refusal import BEFORE
+
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 CLIENT = r"""
 import os, socket, sys, threading, time
@@ -36,13 +41,14 @@ print("seconds", time.monotonic() - began)
 def serve(*arguments, command, timeout=60):
     quoted = " ".join(f"'{word}'" for word in command)
     told = subprocess.run(
-        [sys.executable, "-m", "fasttcp", "serve", "--json", "--run", quoted, *arguments],
+        [*BEFORE, sys.executable, "-m", "fasttcp", "serve", "--json", "--run", quoted, *arguments],
         capture_output=True, text=True, timeout=timeout,
     )  # fmt: skip
     if "a network of its own" in told.stderr or "user namespace" in told.stderr or "/dev/net/tun" in told.stderr:
         pytest.skip(told.stderr.strip().splitlines()[-1])
     assert told.returncode == 0, told.stderr
     *said, counts = told.stdout.strip().splitlines()
+    assert json.loads(counts)["io_uring"] == 0 or not BEFORE
     return said, json.loads(counts)
 
 
