@@ -16,7 +16,7 @@
 # The caller has made sure of: an ordinary verdict (no V_VOID, V_LATE, V_SUSPECT, V_ILLEGAL), the flags that the function
 # is for and none of SYN, FIN, RST, ACK beside them, a window above 0 (a RST may have any), a page.
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fasttcp.core.layout cimport ACK, ROW_SIDE_1_OPENED, Row, Segment, ns_t, row_t
@@ -156,20 +156,23 @@ cdef inline bint usual_fin(
     cdef uint32_t last = me.last + g.payload + 1
     cdef uint32_t reach = <uint32_t>me.reach + g.payload
     cdef uint32_t ip_bytes = me.ip_bytes
-    cdef uint32_t second = <uint32_t>((peer.marks & M_CLOSED) != 0)
-    cdef ns_t now = line.last_ns
-    cdef ns_t wait = j.after_fin[second]
-    cdef uint64_t end_ns = <uint64_t>now + <uint64_t>wait
+    cdef uint32_t second
+    cdef ns_t wait
+    cdef uint64_t end_ns
     cdef uint32_t odd = (
         odd_ack(peer, g) | (g.ack - peer.start - <uint32_t>peer.reach) | odd_data(j, me, g, reach) | (reach + 1)
         | (me.last & ~last) | ip_bytes | g.ip_bytes | (SHORT_HISTORY - 5 - <uint32_t>p.letters)
-        | <uint32_t>(end_ns >> 32)
     )
     if (
         odd >> UPMOST << UPMOST | (g.seq ^ me.last) | (g.info & j.cut_info)
         | (me.marks & (M_ENDS | M_FIN | M_EOF | M_CLOSED))
         | ((p.flags ^ P_PAST_HANDSHAKE) & (P_PAST_HANDSHAKE | P_PORT_IDLE | P_FIN_LETTER | P_TOLD | P_DELETE))
     ):
+        return False
+    second = <uint32_t>((peer.marks & M_CLOSED) != 0)
+    wait = j.after_fin[second]
+    end_ns = <uint64_t>line.last_ns + <uint64_t>wait
+    if <int64_t>end_ns < 0:
         return False
     add_usual_letter(p, c"F" | small_letter(line, s), 1)
     peer.acked = g.ack
@@ -182,7 +185,7 @@ cdef inline bint usual_fin(
     me.state = Z_CLOSED
     p.fin[<uint32_t>s] = reach + 1
     p.flags |= (0 - second) & (P_INACTIVE | P_DELETE)
-    p.end_ns = now + (wait & -<ns_t>second)
+    p.end_ns = line.last_ns + (wait & -<ns_t>second)
     answer[0] = <ns_t>end_ns
     return True
 
