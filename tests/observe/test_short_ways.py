@@ -45,16 +45,28 @@ def test_ip_bytes_are_counted_beyond_32_bits(last):
     assert wire.entry().orig_ip_bytes == before + 4 * 0x70000000 + 0x7FFFFFFF + 0xFFFFFFFF
 
 
-@pytest.mark.parametrize("pieces", [1, 2, 3, 5, 9])
-def test_sizes_beyond_31_bits(pieces):
+def large(pieces, window):
+    """So many MiB, a gap, an orderly end, and the first SYN again; all of it goes the long way with a window of 0."""
     wire = talking()
     for _ in range(pieces):
-        wire.a("PA", payload=1 << 30)
-        wire.b("A")
+        wire.a("PA", payload=1 << 20, window=window)
+        wire.b("A", window=window)
+    wire.hosts[0].next += 50
+    wire.a("PA", payload=10, window=window)
+    wire.b("A", window=window)
     wire.closed()
-    entry = wire.entry()
-    assert (entry.orig_bytes, entry.resp_bytes) == (pieces << 30, 0)
-    assert (entry.conn_state, entry.history) == ("SF", "ShADaFf")
+    wire.a("S", seq=1000, absolute=True)
+    return [
+        (each.conn_state, each.history.replace("W", "").replace("w", ""), each.orig_bytes, each.missed_bytes)
+        for each in wire.entries()
+    ]
+
+
+@pytest.mark.parametrize("pieces", [2047, 2048, 2049, 2054, 4090, 4100])
+def test_sizes_beyond_31_bits(pieces):
+    rows = large(pieces, 1000)
+    assert rows == large(pieces, 0)
+    assert rows[0][2] == (pieces << 20) + 60
 
 
 @pytest.mark.parametrize(("unacknowledged", "history"), [(3, "ShADaG"), (4, "ShADa")])
@@ -64,20 +76,22 @@ def test_gaps_are_not_counted_after_too_much_without_an_acknowledgment(unacknowl
     wire.b("A")
     for _ in range(unacknowledged):
         wire.a("PA", payload=1000)
+    wire.b("A")
     wire.hosts[0].next += 50
     wire.a("PA", payload=10)
     wire.b("A")
     assert wire.entry().history == history
 
 
+@pytest.mark.parametrize("window", [0, 1000])       # with 0 the data go the long way
 @pytest.mark.parametrize(("heard", "connections"), [(10, 1), (0, 2)])
-def test_an_older_acknowledgment_takes_nothing_back(heard, connections):
+def test_an_older_acknowledgment_takes_nothing_back(heard, connections, window):
     """A close waits for the ACK of the peer's data, unless the peer's ACKs take another way: then the SYN begins anew."""
     wire = talking()
     wire.a("PA", payload=10)
     wire.b("A", ack=heard - 10)
     wire.b("A", ack=-10)
-    wire.a("PA", payload=20_000)
+    wire.a("PA", payload=20_000, window=window)
     wire.b("FA", ack=heard - 20_010)
     wire.a("S", seq=1000, absolute=True)
     assert len(wire.entries()) == connections
