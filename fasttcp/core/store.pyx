@@ -8,7 +8,7 @@ means), packets, a clock, a source of randomness.
     rows       64                   by every event
     cold       40 (observer)        at the beginning and the end of a connection, and when its timer moves
     index      10.8 when full       at the beginning and the end
-    wheel      4.6 + slots          when a timer is armed, parked again, disarmed
+    wheel      4.3 + slots          when a timer is armed, parked again, disarmed
     addr6      32                   IPv6 only; never touched by IPv4
     links      8                    only with STORE_EVICT
 
@@ -319,7 +319,6 @@ cdef int store_rebuild(Table *t, size_t high, row_t free, ns_t epoch_ns, ns_t no
         t.pairs[pair] += 1
         if t.links != NULL:
             store_class(t, row, t.class_of[pair])
-        c.timer_at = NO_TIMER
         if r.parked & PARKED:
             r.parked = 0
             wheel_arm(&t.wheel, row, r.deadline)
@@ -353,8 +352,6 @@ cdef int store_check(const Table *t) except -1:
         if r.parked == ROW_FREE:
             continue
         used += 1
-        if not ((c.timer_at == NO_TIMER) == (r.parked & PARKED == 0)):
-            raise InvariantError(f"store: row {i} has timer_at {c.timer_at:#x} and parked {r.parked:#x}")
         if not (r.parked == 0 or r.parked & PARKED):
             raise InvariantError(f"store: row {i} has parked {r.parked:#x}")
         if not (r.state[0] < N_STATES and r.state[1] < N_STATES):
