@@ -183,6 +183,18 @@ cdef size_t store_bytes(const Table *t) noexcept nogil:
 cdef void store_new_tick(Table *t, ns_t now_ns) noexcept nogil:
     """The slow half of store_see: the first value, or one beyond the current tick."""
     cdef uint64_t since, whole
+    if (
+        t.started and <uint64_t>now_ns - <uint64_t>t.tick_end_ns < t.tick_ns
+        and <uint64_t>INT64_MAX - <uint64_t>now_ns > t.tick_ns
+    ):
+        t.now_ns = now_ns               # the very next one, which is the usual case: no division
+        t.tick_start_ns = t.tick_end_ns
+        t.tick_end_ns += <ns_t>t.tick_ns
+        whole = t.now_tick + 1
+        if t.wheel.entries == 0 or whole > t.wheel.drained + TIMEOUT_TICKS:
+            wheel_see(&t.wheel, t.now_tick, whole)
+        t.now_tick = whole
+        return
     if not t.started:
         t.started = True
         t.epoch_ns = now_ns
@@ -219,12 +231,6 @@ cdef tick_t store_tick_up(const Table *t, ns_t deadline_ns) noexcept nogil:
 
 cdef void store_arm_ns(Table *t, row_t row, ns_t deadline_ns) noexcept nogil:
     wheel_arm(&t.wheel, row, store_tick_up(t, deadline_ns))
-
-
-cdef ns_t store_deadline_ns(const Table *t, row_t row) noexcept nogil:
-    """When the timer of an armed row is due, on the caller's clock."""
-    cdef uint64_t tick = t.now_tick + <int64_t><int32_t>(t.rows[row].deadline - <tick_t>t.now_tick)
-    return <ns_t>(<uint64_t>t.epoch_ns + tick * t.tick_ns)
 
 
 # ------------------------------------------------------------------------------------------------------ eviction lists
