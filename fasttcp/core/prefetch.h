@@ -47,7 +47,11 @@ static inline uint32_t swap32(uint32_t x)
 
 static inline uint64_t swap64(uint64_t x)
 {
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(FASTTCP_PORTABLE)
+    return __builtin_bswap64(x);
+#else
     return (uint64_t)swap32((uint32_t)x) << 32 | swap32((uint32_t)(x >> 32));
+#endif
 }
 
 /* A number in network order, as it lies in memory, to the machine's order; and back. */
