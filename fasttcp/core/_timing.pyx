@@ -77,7 +77,7 @@ cdef class Timers:
                 for k in range(upto):
                     deadline[k] = <uint32_t>(self.now + low + chance(&self.random) % (high - low))
                     slot = <uint32_t>(self.wheel.cursor + wheel_distance(&self.wheel, deadline[k])) & (WHEEL_SLOTS - 1)
-                    prefetch_write(&self.wheel.chunk[self.wheel.head[slot]])
+                    prefetch_write(&self.wheel.chunk[self.wheel.head[slot] >> 4])
                 for k in range(upto):
                     wheel_arm(&self.wheel, <row_t>(i + k), deadline[k])
                 i += upto

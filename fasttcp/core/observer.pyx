@@ -1,25 +1,28 @@
 """The observer seat; see observer.pxd for what it promises."""
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
 
-from fasttcp.core.hash cimport Key
+from fasttcp.core.hash cimport Key, hash_of_row
 from fasttcp.core.layout cimport (
     ACK, FIN, NO_ROW, ROW_PARTIAL, ROW_SCALED_0, ROW_SHIFT_0, ROW_SIDE_1_OPENED, ROW_SYN_PENDING, RST, SYN,
-    Half, Observed, Row, Segment, ns_t, row_t, seq_le, seq_lt, seq_t, tick_t,
+    Cold, Half, Observed, Row, Segment, ns_t, row_t, seq_le, seq_lt, seq_t, tick_t,
 )
+from fasttcp.core.machine cimport machine_actions
 from fasttcp.core.names cimport (
-    A_START_2MSL, E_ABORT, E_CLOSE, E_CROSSED_FIN, E_CROSSED_SYN, E_EVICTED, E_OPEN_ACTIVE, E_OPEN_PASSIVE,
+    A_NEVER, A_START_2MSL, E_ABORT, E_CLOSE, E_CROSSED_FIN, E_CROSSED_SYN, E_EVICTED, E_OPEN_ACTIVE, E_OPEN_PASSIVE,
     E_PICKED_UP, E_RCV_ACK_OF_FIN, E_RCV_ACK_OF_SYN, E_RCV_FIN, E_RCV_FIN_AGAIN, E_RCV_RST, E_RCV_SYN, E_RCV_SYN_ACK,
-    E_REPLACED, E_TIMEOUT_2MSL, E_TIMEOUT_IDLE, S_CLOSE_WAIT, S_CLOSED, S_CLOSING, S_ESTABLISHED, S_FIN_WAIT_1,
+    E_REPLACED, E_TIMEOUT_2MSL, E_TIMEOUT_IDLE, N_STATES, S_CLOSE_WAIT, S_CLOSED, S_CLOSING, S_ESTABLISHED, S_FIN_WAIT_1,
     S_FIN_WAIT_2, S_LAST_ACK, S_LISTEN, S_SYN_RCVD, S_SYN_SENT, S_TIME_WAIT,
 )
 from fasttcp.core.seat cimport fire
 from fasttcp.core.store cimport (
     EVICT_CLOSING, EVICT_HALF_OPEN, EVICT_TIME_WAIT, STORE_OK, Table, store_advance, store_arm_after, store_arm_ns,
-    store_behind, store_cold, store_deadline_ns, store_disarm, store_evict_candidate, store_find, store_in_use,
-    store_insert, store_overdue, store_prefetch_remove, store_remove, store_see,
-    store_set_states,
+    store_behind, store_cold, store_deadline_ns, store_disarm, store_enter, store_evict_candidate, store_find,
+    store_has_room, store_in_use, store_insert, store_overdue, store_prefetch_remove, store_remove, store_remove_hashed,
+    store_see, store_set_key, store_take,
 )
+from fasttcp.core.wheel cimport wheel_pass
 
 cdef enum:
     WORTHLESS = V_VOID | V_ILLEGAL
@@ -108,23 +111,52 @@ cdef void carry(Observer *o, row_t row, int side, bint packets, bint bytes) noex
 
 # ---- the end of a connection -----------------------------------------------------------------------------------------
 
+cdef inline int hand_out(Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil:
+    """Before the halves are closed, for their last states are the result. Returns what has ended it."""
+    cdef const Row *r = &o.engine.table.rows[row]
+    if (r.state[0] == S_CLOSED) & (r.state[1] == S_CLOSED) and r.aux != 0 and not r.aux & CLAIM and event != E_REPLACED:
+        event = r.aux                               # it was closed before; only its row had lingered
+    if o.watch.ended != NULL:
+        o.watch.ended(o.watch.context, o, row, event, when_ns)
+    return event
+
+
+cdef inline int event_for(int event, uint8_t state) noexcept nogil:
+    """What a half takes when the connection ends by this event: only one in TIME_WAIT has waited 2MSL."""
+    return E_TIMEOUT_IDLE if event == E_TIMEOUT_2MSL and state != S_TIME_WAIT else event
+
+
 cdef void observer_end(Observer *o, row_t row, int event, ns_t when_ns) noexcept nogil:
     """Take `event` in both halves that are not closed yet, hand the connection out, free its row."""
-    cdef Row *r = &o.engine.table.rows[row]
+    cdef const Row *r = &o.engine.table.rows[row]
     cdef int side
-    if r.state[0] == S_CLOSED and r.state[1] == S_CLOSED and r.aux != 0 and not r.aux & CLAIM and event != E_REPLACED:
-        event = r.aux                               # it was closed before; only its row had lingered
-    if o.watch.ended != NULL:                       # before the halves are closed: their last states are the result
-        o.watch.ended(o.watch.context, o, row, event, when_ns)
+    event = hand_out(o, row, event, when_ns)
     for side in range(2):
-        if r.state[side] == S_CLOSED:
-            continue
-        if event == E_TIMEOUT_2MSL and r.state[side] != S_TIME_WAIT:
-            fire(&o.engine, row, side, E_TIMEOUT_IDLE, NULL, when_ns)
-        else:
-            fire(&o.engine, row, side, event, NULL, when_ns)
+        if r.state[side] != S_CLOSED:
+            fire(&o.engine, row, side, event_for(event, r.state[side]), NULL, when_ns)
     o.tallies.ended += 1
     store_remove(&o.engine.table, row)
+
+
+# By pair of states: how many of the halves cannot take the time-out that ends them, of which engine.never tells.
+cdef uint8_t[256] MISFITS
+
+
+cdef inline int timeout_of(uint8_t state_0, uint8_t state_1) noexcept nogil:
+    return E_TIMEOUT_2MSL if (state_0 == S_TIME_WAIT) | (state_1 == S_TIME_WAIT) else E_TIMEOUT_IDLE
+
+
+cdef void learn_timeouts() noexcept nogil:
+    cdef int pair, side
+    cdef uint8_t state[2]
+    for pair in range(N_STATES << 4):
+        state[0] = <uint8_t>(pair >> 4)
+        state[1] = pair & 0xF
+        for side in range(2):
+            if state[side] != S_CLOSED and state[side] < N_STATES:
+                MISFITS[pair] += (
+                    machine_actions(state[side], event_for(timeout_of(state[0], state[1]), state[side])) & A_NEVER != 0
+                )
 
 
 cdef inline void arm(Observer *o, row_t row) noexcept nogil:
@@ -132,21 +164,28 @@ cdef inline void arm(Observer *o, row_t row) noexcept nogil:
     store_arm_after(&o.engine.table, row, o.timeout[r.state[0] * 16 + r.state[1]])
 
 
-cdef void fall_due(Observer *o, row_t row) noexcept nogil:
+cdef inline void fall_due(Observer *o, row_t row, uint64_t hash) noexcept nogil:
     """The timer of this row, which the wheel has let go of, is due."""
     cdef Table *t = &o.engine.table
-    cdef Row *r = &t.rows[row]
+    cdef const Row *r = &t.rows[row]
     cdef ns_t later
+    cdef int event
     if o.watch.due != NULL:
         later = o.watch.due(o.watch.context, o, row, t.now_ns)
         if later > t.now_ns:
             store_arm_ns(t, row, later)
             return
     # It ended when it was due, however long nobody looked.
-    observer_end(
-        o, row, E_TIMEOUT_2MSL if (r.state[0] == S_TIME_WAIT) | (r.state[1] == S_TIME_WAIT) else E_TIMEOUT_IDLE,
-        min(store_deadline_ns(t, row), t.now_ns),
-    )
+    event = timeout_of(r.state[0], r.state[1])
+    later = min(store_deadline_ns(t, row), t.now_ns)
+    if o.engine.trace.steps != NULL:
+        observer_end(o, row, event, later)
+        return
+    # Nobody sees the states that the halves are left in, so none is computed: which of them waits is chance.
+    hand_out(o, row, event, later)
+    o.engine.never += MISFITS[<uint32_t>r.state[0] << 4 | r.state[1]]
+    o.tallies.ended += 1
+    store_remove_hashed(t, row, hash)
 
 
 cdef bint observer_expired(Observer *o, row_t row) noexcept nogil:
@@ -157,7 +196,7 @@ cdef bint observer_expired(Observer *o, row_t row) noexcept nogil:
 cdef bint expire(Observer *o, row_t row) noexcept nogil:
     """Ask at once what the row's timer would ask. Whether it is gone."""
     store_disarm(&o.engine.table, row)
-    fall_due(o, row)
+    fall_due(o, row, hash_of_row(&o.engine.table.hash_key, &o.engine.table.rows[row]))
     return not store_in_use(&o.engine.table, row)
 
 
@@ -169,16 +208,24 @@ cdef inline bint nearly_due(const Table *t, row_t row) noexcept nogil:
 cdef size_t observer_advance(Observer *o, ns_t now_ns, size_t budget) noexcept nogil:
     """Fire what is due at `now_ns`, looking at about `budget` timers at most. Returns how many it has looked at."""
     cdef Table *t = &o.engine.table
-    cdef row_t due[DUE_BATCH]
-    cdef size_t left = budget, n, i
     store_see(t, now_ns)
+    # The usual tick of a small table has no timer: it needs no room for rows that are due.
+    return 0 if budget != 0 and wheel_pass(&t.wheel, t.now_tick) else advance_slots(o, budget)
+
+
+cdef size_t advance_slots(Observer *o, size_t budget) noexcept nogil:
+    cdef Table *t = &o.engine.table
+    cdef row_t due[DUE_BATCH]
+    cdef uint64_t hashes[DUE_BATCH]
+    cdef size_t left = budget, n, i
     while left > 0 and store_behind(t):
-        n = store_advance(t, now_ns, &left, due, DUE_BATCH)
+        n = store_advance(t, t.now_ns, &left, due, DUE_BATCH)
         for i in range(n):
-            store_prefetch_remove(t, due[i])
+            hashes[i] = store_prefetch_remove(t, due[i])
+            prefetch_write(store_cold(t, due[i]))
             prefetch_beside(o, due[i])
         for i in range(n):
-            fall_due(o, due[i])
+            fall_due(o, due[i], hashes[i])
     return budget - left
 
 
@@ -222,9 +269,6 @@ cdef row_t begin(Observer *o, const Key *key, const Segment *segment, uint16_t *
     return row
 
 
-cdef uint8_t OPENED[2]          # the pair of states that the first SYN of either side has brought about; 0: none came yet
-
-
 cdef void enter(Observer *o, row_t row, int s, const Segment *segment) noexcept nogil:
     """The first segment that means something (SYN, SYN+ACK, ACK) brings a blank row into the states that it proves."""
     cdef Row *line = &o.engine.table.rows[row]
@@ -256,13 +300,85 @@ cdef void enter(Observer *o, row_t row, int s, const Segment *segment) noexcept 
         line.flags |= ROW_ONE_ISN
         if not o.watch.names_originator:
             observer_set_originator(o, row, s)
-        if OPENED[s] != 0 and o.engine.trace.steps == NULL:
-            store_set_states(&o.engine.table, row, OPENED[s] >> 4, OPENED[s] & 0xF)
-            return
         fire(&o.engine, row, s, E_OPEN_ACTIVE, segment, segment.time_ns)
         fire(&o.engine, row, r, E_OPEN_PASSIVE, segment, segment.time_ns)
         fire(&o.engine, row, r, E_RCV_SYN, segment, segment.time_ns)
-        OPENED[s] = <uint8_t>(line.state[0] << 4 | line.state[1])
+
+
+# What a SYN of either side alone makes of a row, but for its numbers: learnt from `enter`. All zero: nothing usual.
+cdef Row OPENED[2]
+
+
+cdef void learn_opening() noexcept nogil:
+    """Fill OPENED: show a SYN of either side to the general path, on the row of a table that has no other."""
+    cdef Observer o
+    cdef Row line
+    cdef Observed cold
+    cdef Segment g
+    cdef int s
+    memset(&g, 0, sizeof(Segment))
+    g.flags = SYN
+    for s in range(2):
+        memset(&o, 0, sizeof(Observer))
+        memset(&line, 0, sizeof(Row))
+        memset(&cold, 0, sizeof(Observed))
+        o.engine.table.rows = &line
+        o.engine.table.cold = <char *>&cold
+        o.engine.table.cold_stride = sizeof(Observed)
+        enter(&o, 0, s, &g)
+        line.seat.half[0].snd_nxt = line.seat.half[1].snd_nxt = 0
+        line.seat.half[s].packets = 1
+        if o.engine.never == 0 and counts_from_now(&line, V_NEW | V_CHANGED, 0):
+            OPENED[s] = line
+
+
+cdef inline bint opens_plainly(Observer *o, const Key *key, const Segment *segment, uint16_t verdict) noexcept nogil:
+    """Whether `open_plainly` may take this segment, which belongs to no row: a SYN alone, and a row at hand for it."""
+    return (
+        segment.flags & (SYN | RST | FIN | ACK) == SYN and not verdict & ~<uint16_t>V_REPLACED
+        and OPENED[key.side].flags != 0 and o.engine.trace.steps == NULL and store_has_room(&o.engine.table, key)
+    )
+
+
+cdef inline void open_plainly(
+    Observer *o, const Key *key, const Segment *segment, uint16_t verdict, Verdict *out
+) noexcept nogil:
+    """What `begin`, `enter` and the rest of the general path come to for a SYN alone, each field written once."""
+    cdef Table *t = &o.engine.table
+    cdef int s = key.side
+    cdef const Row *opened = &OPENED[s]
+    cdef uint32_t pair = <uint32_t>opened.state[0] << 4 | opened.state[1]
+    cdef row_t row = store_take(t)
+    cdef Row *line = &t.rows[row]
+    cdef Observed *cold = observed(o, row)
+    cdef Half *sender = &line.seat.half[s]
+    cdef ns_t deadline
+    cold.head.generation += 1
+    cold.head.first_ns = segment.time_ns
+    cold.isn[s] = segment.seq
+    cold.isn[s ^ 1] = <seq_t>-1
+    memset(cold.retransmitted, 0, sizeof(Observed) - sizeof(Cold) - sizeof(cold.isn))
+    line[0] = opened[0]
+    store_set_key(t, row, key)
+    learn_scale(line, s, segment)
+    line.flags |= key.v6 | ROW_ONE_ISN
+    line.last_ns = segment.time_ns
+    sender.snd_nxt = segment.seq + 1 + segment.payload
+    sender.window = segment.window
+    sender.bytes = segment.payload
+    line.seat.half[s ^ 1].rcv_nxt = segment.seq
+    store_enter(t, key, row, pair)
+    o.tallies.connections += 1
+    out.row = row
+    out.flags = verdict | V_NEW | V_CHANGED
+    memcpy(out.state, opened.state, sizeof(out.state))
+    if o.watch.seen != NULL:
+        deadline = o.watch.seen(o.watch.context, o, row, s, segment, out.flags)
+        if deadline != 0:
+            if deadline != KEEP_TIMER:
+                store_arm_ns(t, row, deadline)
+            return
+    store_arm_after(t, row, o.timeout[pair])
 
 
 cdef void learn_syn(Row *line, int side, const Segment *segment) noexcept nogil:
@@ -574,6 +690,9 @@ cdef void observer_step(Observer *o, const Key *key, const Segment *segment, Ver
         o.tallies.replaced += 1
         verdict |= V_REPLACED
         known = False
+    if not known and opens_plainly(o, key, segment, verdict):
+        open_plainly(o, key, segment, verdict, out)
+        return
     if not known:
         row = begin(o, key, segment, &verdict) if o.pick_up == 2 or not verdict & WORTHLESS else NO_ROW
         if row == NO_ROW:
@@ -675,3 +794,7 @@ cdef bint begins_anew(Observer *o, row_t row, int s, const Segment *segment, uin
         and not is_isn(o, row, s, segment.seq)
         and segment.ack != line.seat.half[1 - s].snd_nxt            # or it answers the SYN that was there before
     )
+
+
+learn_opening()
+learn_timeouts()

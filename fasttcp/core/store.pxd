@@ -15,7 +15,7 @@ from fasttcp.core.hash cimport HashKey, Key, hash_of_row
 from fasttcp.core.index cimport (
     Index, index_delete, index_find, index_home, index_insert, index_peek, index_prefetch, key_is_of,
 )
-from fasttcp.core.layout cimport NO_ROW, NO_TIMER, ROW_IPV6, Cold, Row, ns_t, row_t, tick_t
+from fasttcp.core.layout cimport NO_ROW, ROW_IPV6, Cold, Row, ns_t, row_t, tick_t
 from fasttcp.core.memory cimport Block
 from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.wheel cimport (
@@ -242,6 +242,12 @@ cdef inline bint store_overdue(const Table *t, row_t row) noexcept nogil:
     return store_behind(t) and store_armed(t, row) and <int32_t>(t.rows[row].deadline - <tick_t>t.now_tick) <= 0
 
 
+cdef inline ns_t store_deadline_ns(const Table *t, row_t row) noexcept nogil:
+    """When the timer of an armed row is due, on the caller's clock: up to a tick after what was asked for."""
+    cdef uint64_t tick = t.now_tick + <int64_t><int32_t>(t.rows[row].deadline - <tick_t>t.now_tick)
+    return <ns_t>(<uint64_t>t.epoch_ns + tick * t.tick_ns)
+
+
 cdef inline size_t store_advance(Table *t, ns_t now_ns, size_t *budget, row_t *due, size_t n) noexcept nogil:
     """Up to n rows whose timers are due, handed out disarmed; see wheel_advance. Complete when not store_behind(t)."""
     store_see(t, now_ns)
@@ -250,69 +256,106 @@ cdef inline size_t store_advance(Table *t, ns_t now_ns, size_t *budget, row_t *d
 
 # --------------------------------------------------------------------------------------------------- rows come and go
 
+cdef inline bint store_has_room(const Table *t, const Key *k) noexcept nogil:
+    """Whether a row for this key is at hand, without growing."""
+    cdef size_t at = t.high if t.free == NO_ROW else t.free
+    return at < t.capacity and (not k.v6 or (at + 1) * 32 <= t.addr6_block.usable)
+
+
+cdef inline int store_make_room(Table *t, const Key *k) noexcept nogil:
+    """Grow if need be: STORE_OK, STORE_FULL or STORE_NO_MEMORY."""
+    cdef int answer
+    if t.free == NO_ROW and t.high == t.capacity:
+        answer = store_grow(t)
+        if answer != STORE_OK:
+            return answer
+    if not store_has_room(t, k):
+        return store_grow_addr6(t, <row_t>t.high if t.free == NO_ROW else t.free)
+    return STORE_OK
+
+
+cdef inline row_t store_take(Table *t) noexcept nogil:
+    """A row that is free; there must be room. The caller writes all of it, its key by store_set_key, and of its cold record,
+    where the generation goes on by one; then it calls store_enter."""
+    cdef row_t at = t.free
+    if at == NO_ROW:
+        at = <row_t>t.high
+        t.high += 1
+        return at
+    t.free = t.rows[at].deadline
+    if t.free != NO_ROW:        # the next one to come will want them
+        prefetch_write(&t.rows[t.free])
+        prefetch_write(store_cold(t, t.free))
+    return at
+
+
+cdef inline void store_set_key(Table *t, row_t row, const Key *k) noexcept nogil:
+    """Addresses and ports, but for the flag of IPv6."""
+    cdef Row *r = &t.rows[row]
+    memcpy(r.addr, k.addr, sizeof(r.addr))
+    memcpy(r.port, k.port, sizeof(r.port))
+    if k.v6:
+        memcpy(t.addr6 + <size_t>row * 32, k.wide[0], 16)
+        memcpy(t.addr6 + <size_t>row * 32 + 16, k.wide[1], 16)
+
+
+cdef inline void store_enter(Table *t, const Key *k, row_t row, uint32_t pair) noexcept nogil:
+    """Index, counts and lists learn of a row that was taken, and is in this pair of states."""
+    index_insert(&t.index, k.hash, row)
+    t.used += 1
+    t.pairs[pair] += 1
+    if t.links != NULL:
+        store_class(t, row, t.class_of[pair])
+
+
 cdef inline int store_insert(Table *t, const Key *k, ns_t now_ns, row_t *row) noexcept nogil:
     """A row for a key that the table does not hold: STORE_OK, STORE_FULL or STORE_NO_MEMORY.
 
     The row is all zero (both sides CLOSED, no timer) but for its key and last_ns, its cold record all zero but for
-    generation, timer_at and first_ns.
+    generation and first_ns.
     """
-    cdef row_t at = t.free
+    cdef row_t at
     cdef Row *r
     cdef Cold *c
     cdef uint32_t generation
     cdef int answer
     store_see(t, now_ns)
-    if at == NO_ROW:
-        if t.high == t.capacity:
-            answer = store_grow(t)
-            if answer != STORE_OK:
-                return answer
-        at = <row_t>t.high
-    if k.v6 and (<size_t>at + 1) * 32 > t.addr6_block.usable and store_grow_addr6(t, at) != STORE_OK:
-        return STORE_NO_MEMORY
+    answer = store_make_room(t, k)
+    if answer != STORE_OK:
+        return answer
+    at = store_take(t)
     r = &t.rows[at]
     c = store_cold(t, at)
-    if at == t.high:
-        t.high += 1
-    else:
-        t.free = r.deadline
-        if t.free != NO_ROW:        # the next one to come will want them
-            prefetch_write(&t.rows[t.free])
-            prefetch_write(store_cold(t, t.free))
     generation = c.generation + 1
     memset(c, 0, t.cold_stride)
     c.generation = generation
-    c.timer_at = NO_TIMER
     c.first_ns = t.now_ns
     memset(r, 0, sizeof(Row))
-    r.addr[0] = k.addr[0]
-    r.addr[1] = k.addr[1]
-    r.port[0] = k.port[0]
-    r.port[1] = k.port[1]
+    store_set_key(t, at, k)
     r.flags = k.v6
     r.last_ns = t.now_ns
-    if k.v6:
-        memcpy(t.addr6 + <size_t>at * 32, k.wide[0], 16)
-        memcpy(t.addr6 + <size_t>at * 32 + 16, k.wide[1], 16)
-    index_insert(&t.index, k.hash, at)
-    t.used += 1
-    t.pairs[0] += 1
-    if t.links != NULL:
-        store_class(t, at, t.class_of[0])
+    store_enter(t, k, at, 0)
     row[0] = at
     return STORE_OK
 
 
-cdef inline void store_prefetch_remove(const Table *t, row_t row) noexcept nogil:
-    """Fetch the bucket of a row that is about to be removed; reads the row."""
-    index_prefetch(&t.index, hash_of_row(&t.hash_key, &t.rows[row]))
+cdef inline uint64_t store_prefetch_remove(const Table *t, row_t row) noexcept nogil:
+    """Fetch the bucket of a row that is about to be removed; reads the row. Returns its hash."""
+    cdef uint64_t hash = hash_of_row(&t.hash_key, &t.rows[row])
+    index_prefetch(&t.index, hash)
+    return hash
 
 
 cdef inline void store_remove(Table *t, row_t row) noexcept nogil:
     """Let go of a row in use: its index entry, its timer, its place in the lists and counts. Its handles are void."""
+    store_remove_hashed(t, row, hash_of_row(&t.hash_key, &t.rows[row]))
+
+
+cdef inline void store_remove_hashed(Table *t, row_t row, uint64_t hash) noexcept nogil:
+    """The same for a caller that has the row's hash."""
     cdef Row *r = &t.rows[row]
     cdef uint32_t pair = <uint32_t>r.state[0] << 4 | r.state[1]
-    index_delete(&t.index, hash_of_row(&t.hash_key, r), row)
+    index_delete(&t.index, hash, row)
     wheel_disarm(&t.wheel, row)
     if t.links != NULL and t.class_of[pair] != EVICT_NONE:
         store_reclass(t, row, EVICT_NONE)
@@ -341,7 +384,6 @@ cdef void store_settle(Table *t) noexcept nogil     # huge pages behind what has
 cdef int store_grow_addr6(Table *t, row_t row) noexcept nogil
 cdef tick_t store_tick_up(const Table *t, ns_t deadline_ns) noexcept nogil
 cdef void store_arm_ns(Table *t, row_t row, ns_t deadline_ns) noexcept nogil
-cdef ns_t store_deadline_ns(const Table *t, row_t row) noexcept nogil       # up to a tick after what was asked
 cdef bint store_evict_candidate(const Table *t, uint32_t classes, row_t *row) noexcept nogil    # bit 1 << EVICT_...
 cdef int store_rebuild(Table *t, size_t high, row_t free, ns_t epoch_ns, ns_t now_ns) except -1 nogil
 cdef size_t store_bytes(const Table *t) noexcept nogil                      # bytes of memory behind all of it

@@ -2,13 +2,13 @@
 
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 
-from fasttcp.core.layout cimport NO_TIMER, Cold, Row, row_t, tick_t
+from fasttcp.core.layout cimport Cold, Row, row_t, tick_t
 from fasttcp.core.memory cimport Block
 from fasttcp.core.prefetch cimport prefetch_write
 
 cdef enum:
     WHEEL_SLOTS = 32768
-    CHUNK_ROWS = 14
+    CHUNK_ROWS = 15
     PARKED = 0x8000             # Row.parked: the row has an entry; the slot is in the other 15 bits
     ROW_FREE = 0x7FFF           # Row.parked of a row that is on the free list
     TIMEOUT_TICKS = 0x3FFFFFFF  # the longest timeout: 2^30 - 1 ticks, 124 days of 10 ms
@@ -16,13 +16,11 @@ cdef enum:
 
 cdef struct Chunk:              # 64 bytes, one cache line
     uint32_t next               # the next chunk of the slot, or of the free list; 0 for none
-    uint16_t slot
-    uint16_t count              # rows in it: 14 unless it is the first of its slot
-    row_t    row[14]
+    row_t    row[15]            # filled from the end: 0 to 14 unless it is the first of its slot
 
 
 cdef struct Wheel:
-    uint32_t *head              # (WHEEL_SLOTS,) first chunk of each slot, 0 for none
+    uint32_t *head              # (WHEEL_SLOTS,) place of the newest entry of each slot, 0 for none
     Chunk    *chunk             # (chunk_high,), number 0 unused
     Row      *rows
     char     *cold              # records that begin with Cold, stride bytes apart
@@ -35,6 +33,7 @@ cdef struct Wheel:
     uint32_t chunk_free         # first of the chunks given back, 0 for none
     uint32_t chunk_high         # chunks ever used, with number 0
     uint32_t chunks_used
+    uint32_t fetched            # the chunk whose rows were asked for ahead of their tick
     Block    heads
     Block    chunks
 
@@ -61,13 +60,13 @@ cdef inline uint32_t wheel_distance(const Wheel *w, tick_t deadline) noexcept no
 cdef inline void wheel_put(Wheel *w, row_t row, uint32_t slot) noexcept nogil:
     """Make the entry of a row that has none."""
     cdef uint32_t at = w.head[slot]
-    cdef Chunk *c = &w.chunk[at]
-    if at == 0 or c.count == CHUNK_ROWS:
+    if at & 15 == 0:                # its chunk is full, or there is none
         at = wheel_new_chunk(w, slot)
-        c = &w.chunk[at]
-    c.row[c.count] = row
-    wheel_cold(w, row).timer_at = at << 4 | c.count
-    c.count += 1
+    at -= 1
+    # Nothing is read of the chunk, which is far away: so nothing waits for it.
+    w.chunk[at >> 4].row[at & 15] = row
+    w.head[slot] = at
+    wheel_cold(w, row).timer_at = at
     w.rows[row].parked = <uint16_t>(PARKED | slot)
 
 
@@ -92,9 +91,19 @@ cdef inline void wheel_disarm(Wheel *w, row_t row) noexcept nogil:
     """Take the timer of a row away; without one, nothing happens."""
     if w.rows[row].parked & PARKED:
         wheel_take(w, row)
-        wheel_cold(w, row).timer_at = NO_TIMER
         w.rows[row].parked = 0
         w.entries -= 1
+
+
+cdef inline bint wheel_pass(Wheel *w, uint64_t now_tick) noexcept nogil:
+    """What wheel_advance comes to when nothing is left but the slot of now_tick, and that is empty. False: it is not so."""
+    cdef uint32_t slot = <uint32_t>now_tick & (WHEEL_SLOTS - 1)
+    if w.cursor != now_tick or w.head[slot] != 0:
+        return False
+    w.newest = max(w.newest, now_tick)
+    w.cursor = w.drained = now_tick + 1
+    wheel_fetch(w)
+    return True
 
 
 cdef int wheel_open(
@@ -102,9 +111,10 @@ cdef int wheel_open(
 ) except -1 nogil
 cdef void wheel_close(Wheel *w) noexcept nogil
 cdef int wheel_reserve(Wheel *w, size_t rows, bint touch) noexcept nogil    # chunks for that many rows; 0, or -1
-cdef uint32_t wheel_new_chunk(Wheel *w, uint32_t slot) noexcept nogil
+cdef uint32_t wheel_new_chunk(Wheel *w, uint32_t slot) noexcept nogil      # the place behind its last
 cdef void wheel_take(Wheel *w, row_t row) noexcept nogil
 cdef void wheel_see(Wheel *w, uint64_t before, uint64_t now_tick) noexcept nogil
+cdef void wheel_fetch(Wheel *w) noexcept nogil
 cdef size_t wheel_advance(Wheel *w, uint64_t now_tick, size_t *budget, row_t *due, size_t n) noexcept nogil
 cdef int wheel_check(const Wheel *w, size_t rows_high) except -1            # InvariantError
 cdef size_t wheel_bytes(const Wheel *w) noexcept nogil

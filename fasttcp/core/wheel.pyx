@@ -3,9 +3,10 @@
 What it stores: for every armed row one entry, in the slot of the tick at which the wheel will look at it. What must not
 stand here: what a timer means, nanoseconds beyond ticks_of, any clock.
 
-    head[slot] ---> chunk: next | slot, count | row[0] ... row[13] ---> chunk, full ---> chunk, full ---> 0
-                    Row.parked = 0x8000 | slot              Row.deadline: when the timer is due, in ticks modulo 2^32
-                    Cold.timer_at = chunk * 16 + place
+    head[slot] = chunk * 16 + place of the newest entry ---> chunk: next | - ... row[place] ... row[14]
+                 0: none                                     next ---> chunk, full ---> chunk, full ---> 0
+    Row.parked = 0x8000 | slot              Row.deadline: when the timer is due, in ticks modulo 2^32
+    Cold.timer_at = chunk * 16 + place, while the row is parked; afterwards it says nothing
 
     slots    reach at 10 ms a tick    a timer further away
     32768    327 s                    is parked at the horizon and looked at again there: one visit for every 327 s
@@ -18,11 +19,12 @@ one store in the row.
 
 Invariants: an armed row has exactly one entry, parked no later than its deadline; all chunks of a slot but the first
 are full; the entries of all slots lie within the 32768 ticks from `cursor`; a chunk is in one slot or on the free list.
-There are at most rows / 14 + 32768 chunks, so the pool, which holds as many, cannot run out.
+There are at most rows / 15 + 32768 chunks, so the pool, which holds as many, cannot run out.
 
 Cost: arming a row that is armed already 1 store in the row's line; arming 3 lines (row, cold record, chunk) and a slot
-head; disarming 5 (the slot's last entry moves into the hole). Advancing: row and cold record of each entry looked at,
-prefetched two chunks ahead. Memory: 4.6 bytes a row, and half a chunk a slot in use; the heads are 128 KB.
+head; disarming 5 (the slot's newest entry moves into the hole). Advancing: the row of each entry looked at, prefetched
+two chunks ahead, and the cold record of those that are parked again; an empty slot is one look at its head. Memory: 4.3
+bytes a row, and half a chunk a slot in use; the heads are 128 KB.
 
 Roads not taken: entries that are left behind and validated when their slot comes (no cold record touched, but a row can
 leave any number of them behind: memory without bound); intrusive lists (10 times longer bursts: every link is a cache
@@ -76,7 +78,8 @@ cdef int wheel_reserve(Wheel *w, size_t rows, bint touch) noexcept nogil:
 
 
 cdef uint32_t wheel_new_chunk(Wheel *w, uint32_t slot) noexcept nogil:
-    """Put an empty chunk at the head of a slot. Cannot fail: wheel_reserve made room for the worst distribution."""
+    """Put an empty chunk before those of a slot, and answer the place behind its last; the caller sets the head. Cannot
+    fail: wheel_reserve made room for the worst distribution."""
     cdef uint32_t at = w.chunk_free
     cdef Chunk *c
     if at:
@@ -86,37 +89,32 @@ cdef uint32_t wheel_new_chunk(Wheel *w, uint32_t slot) noexcept nogil:
         at = w.chunk_high
         w.chunk_high += 1
     c = &w.chunk[at]
-    c.next = w.head[slot]
-    c.slot = <uint16_t>slot
-    c.count = 0
-    w.head[slot] = at
+    c.next = w.head[slot] >> 4
     w.chunks_used += 1
-    return at
+    return at << 4 | CHUNK_ROWS
 
 
-cdef inline void _give_head(Wheel *w, uint32_t slot) noexcept nogil:
-    """Take the first chunk, now empty, from a slot."""
-    cdef uint32_t at = w.head[slot]
+cdef inline uint32_t _give_chunk(Wheel *w, uint32_t at) noexcept nogil:
+    """Take the first chunk of a slot, now empty, and answer the new head: the next one is full."""
     cdef Chunk *c = &w.chunk[at]
-    w.head[slot] = c.next
+    cdef uint32_t following = c.next
     c.next = w.chunk_free
     w.chunk_free = at
     w.chunks_used -= 1
+    return following << 4
 
 
 cdef void wheel_take(Wheel *w, row_t row) noexcept nogil:
-    """Remove the entry of an armed row; its slot's last entry fills the hole. timer_at and parked are the caller's."""
+    """Remove the entry of an armed row; its slot's newest entry fills the hole. `parked` is the caller's."""
     cdef uint32_t slot = w.rows[row].parked & (WHEEL_SLOTS - 1)
     cdef uint32_t at = wheel_cold(w, row).timer_at
-    cdef Chunk *first = &w.chunk[w.head[slot]]
-    cdef row_t last
-    first.count -= 1
-    last = first.row[first.count]
-    if last != row:
-        w.chunk[at >> 4].row[at & 15] = last
-        wheel_cold(w, last).timer_at = at
-    if first.count == 0:
-        _give_head(w, slot)
+    cdef uint32_t newest = w.head[slot]
+    cdef row_t other = w.chunk[newest >> 4].row[newest & 15]
+    if other != row:
+        w.chunk[at >> 4].row[at & 15] = other
+        wheel_cold(w, other).timer_at = at
+    newest += 1
+    w.head[slot] = newest if newest & 15 != CHUNK_ROWS else _give_chunk(w, newest >> 4)
 
 
 cdef void wheel_see(Wheel *w, uint64_t before, uint64_t now_tick) noexcept nogil:
@@ -140,46 +138,99 @@ cdef void wheel_see(Wheel *w, uint64_t before, uint64_t now_tick) noexcept nogil
     for slot in range(<uint32_t>WHEEL_SLOTS):
         at = w.head[slot]
         while at:
-            c = &w.chunk[at]
-            for i in range(c.count):
+            c = &w.chunk[at >> 4]
+            for i in range(at & 15, <uint32_t>CHUNK_ROWS):
                 r = &w.rows[c.row[i]]
                 if <int64_t>before + <int32_t>(r.deadline - <uint32_t>before) < <int64_t>oldest:
                     r.deadline = <uint32_t>oldest
-            at = c.next
+            at = c.next << 4
     w.drained = oldest
     w.newest = now_tick
     w.cursor = max(w.cursor, now_tick - (WHEEL_SLOTS - 1))
 
 
-cdef inline void _prefetch_rows(const Wheel *w, const Chunk *c) noexcept nogil:
+cdef enum:
+    IS_DUE = WHEEL_SLOTS        # of a plan, which else holds slots
+
+# Where each row of a chunk, by its place, is to go next.
+ctypedef uint32_t[15] plan_t
+
+
+cdef inline void _fetch_rows(const Wheel *w, uint32_t at) noexcept nogil:
+    """Ask for the rows from this place on to the end of its chunk, and for the chunk behind."""
+    cdef const Chunk *c = &w.chunk[at >> 4]
     cdef uint32_t i
-    for i in range(c.count):
+    for i in range(at & 15, <uint32_t>CHUNK_ROWS):
         prefetch_write(&w.rows[c.row[i]])
-        prefetch_write(wheel_cold(w, c.row[i]))
     prefetch_write(&w.chunk[c.next])
 
 
-cdef inline uint32_t _park_again(const Wheel *w, uint64_t now_tick, uint32_t wait) noexcept nogil:
-    """The slot for a row that is due in `wait` ticks, counted from now: a late cursor would meet it again and again."""
-    cdef uint32_t furthest = <uint32_t>(w.cursor + (WHEEL_SLOTS - 1) - now_tick)
-    return <uint32_t>(now_tick + min(wait, w.horizon, furthest)) & (WHEEL_SLOTS - 1)
-
-
-cdef inline void _prefetch_targets(const Wheel *w, const Chunk *c, uint64_t now_tick) noexcept nogil:
-    """Fetch the chunks where the rows of this one will be parked again."""
-    cdef uint32_t i
+cdef inline void _plan(const Wheel *w, uint32_t at, uint64_t now_tick, uint32_t *plan) noexcept nogil:
+    """Which rows from this place on are due, and where the others are parked again; ask for what that will write to."""
+    cdef const Chunk *c = &w.chunk[at >> 4]
+    # Counted from now: a late cursor would meet them again and again.
+    cdef uint32_t furthest = min(w.horizon, <uint32_t>(w.cursor + (WHEEL_SLOTS - 1) - now_tick))
+    cdef uint32_t i, slot
     cdef int32_t wait
-    for i in range(c.count):
+    for i in range(at & 15, <uint32_t>CHUNK_ROWS):
         wait = <int32_t>(w.rows[c.row[i]].deadline - <uint32_t>now_tick)
+        plan[i] = IS_DUE
         if wait > 0:
-            prefetch_write(&w.chunk[w.head[_park_again(w, now_tick, <uint32_t>wait)]])
+            slot = (<uint32_t>now_tick + min(<uint32_t>wait, furthest)) & (WHEEL_SLOTS - 1)
+            plan[i] = slot
+            prefetch_write(&w.chunk[w.head[slot] >> 4])
+            prefetch_write(wheel_cold(w, c.row[i]))
 
 
-cdef inline void _prefetch_ahead(const Wheel *w) noexcept nogil:
-    """Fetch what the next tick will look at first, and where the one after it will begin."""
+cdef size_t _drain(
+    Wheel *w, uint32_t slot, uint64_t now_tick, size_t *left, row_t *due, size_t n
+) noexcept nogil:
+    """Look at the rows of a slot that is not empty, the newest first; what is left of it stays. How many were due."""
+    cdef plan_t plans[2]
+    cdef uint32_t at = w.head[slot]
+    cdef uint32_t turn = 0, following, upto, i
+    cdef size_t found = 0, before
+    cdef const Chunk *c = &w.chunk[at >> 4]
+    cdef row_t row
+    if at >> 4 != w.fetched:
+        _fetch_rows(w, at)
+    if c.next:
+        _fetch_rows(w, c.next << 4)
+    _plan(w, at, now_tick, plans[0])
+    while at and left[0] and found < n:
+        c = &w.chunk[at >> 4]
+        following = c.next
+        if following:               # rows two chunks ahead, what they come to one ahead
+            if w.chunk[following].next:
+                _fetch_rows(w, w.chunk[following].next << 4)
+            _plan(w, following << 4, now_tick, plans[turn ^ 1])
+        upto = <uint32_t>min((at & 15) + min(left[0], n - found), <size_t>CHUNK_ROWS)
+        before = found
+        for i in range(at & 15, upto):
+            row = c.row[i]
+            if plans[turn][i] == IS_DUE:
+                w.rows[row].parked = 0
+                due[found] = row
+                found += 1
+            else:
+                wheel_put(w, row, plans[turn][i])
+        w.entries -= found - before
+        left[0] -= upto - (at & 15)
+        at = (at & ~<uint32_t>15) + upto
+        if upto == CHUNK_ROWS:
+            at = _give_chunk(w, at >> 4)
+            turn ^= 1
+        w.head[slot] = at
+    return found
+
+
+cdef void wheel_fetch(Wheel *w) noexcept nogil:
+    """Ask for what the slot of the cursor will look at first, and where the one after it will begin."""
     cdef uint32_t slot = <uint32_t>w.cursor & (WHEEL_SLOTS - 1)
-    _prefetch_rows(w, &w.chunk[w.head[slot]])
-    prefetch_write(&w.chunk[w.head[(slot + 1) & (WHEEL_SLOTS - 1)]])
+    if w.head[slot]:
+        _fetch_rows(w, w.head[slot])
+        w.fetched = w.head[slot] >> 4
+    prefetch_write(&w.chunk[w.head[(slot + 1) & (WHEEL_SLOTS - 1)] >> 4])
 
 
 cdef size_t wheel_advance(Wheel *w, uint64_t now_tick, size_t *budget, row_t *due, size_t n) noexcept nogil:
@@ -193,60 +244,24 @@ cdef size_t wheel_advance(Wheel *w, uint64_t now_tick, size_t *budget, row_t *du
     such a jump begins somewhere in the wheel, so rows come in the order of slots but not of deadlines.
     """
     cdef size_t found = 0
-    cdef size_t left = budget[0]
-    cdef uint32_t now = <uint32_t>now_tick
-    cdef uint32_t slot, at
-    cdef int32_t wait
-    cdef Chunk *c
-    cdef Row *r
-    cdef row_t row
+    cdef uint32_t slot
     w.newest = max(w.newest, now_tick)
     if now_tick < w.cursor:
         return 0
     if now_tick - w.cursor >= WHEEL_SLOTS:
         w.cursor = now_tick - (WHEEL_SLOTS - 1)
     while w.cursor <= now_tick:
-        if w.entries == 0:
-            w.cursor = now_tick + 1
-            break
         slot = <uint32_t>w.cursor & (WHEEL_SLOTS - 1)
-        at = w.head[slot]
-        if at:
-            _prefetch_rows(w, &w.chunk[at])
-            _prefetch_rows(w, &w.chunk[w.chunk[at].next])
-            _prefetch_targets(w, &w.chunk[at], now_tick)
-        if w.cursor < now_tick:
-            prefetch_write(&w.chunk[w.head[(slot + 1) & (WHEEL_SLOTS - 1)]])
-        while at:
-            if left == 0 or found == n:
-                budget[0] = left
+        if w.head[slot]:
+            found += _drain(w, slot, now_tick, budget, due + found, n - found)
+            if w.head[slot]:
+                w.fetched = w.head[slot] >> 4
                 return found
-            c = &w.chunk[at]
-            # Rows two chunks ahead, the places they go to one ahead. Chunk 0 is empty: nothing follows the last.
-            _prefetch_rows(w, &w.chunk[w.chunk[c.next].next])
-            _prefetch_targets(w, &w.chunk[c.next], now_tick)
-            # Rows are taken from the end of the first chunk, so the wheel is whole after each of them.
-            while c.count and left and found < n:
-                left -= 1
-                c.count -= 1
-                row = c.row[c.count]
-                r = &w.rows[row]
-                wait = <int32_t>(r.deadline - now)
-                if wait <= 0:
-                    r.parked = 0
-                    wheel_cold(w, row).timer_at = NO_TIMER
-                    w.entries -= 1
-                    due[found] = row
-                    found += 1
-                else:
-                    wheel_put(w, row, _park_again(w, now_tick, <uint32_t>wait))
-            if c.count == 0:
-                _give_head(w, slot)
-            at = w.head[slot]
+        elif w.entries == 0:
+            w.cursor = now_tick
         w.cursor += 1
     w.drained = w.cursor
-    _prefetch_ahead(w)
-    budget[0] = left
+    wheel_fetch(w)
     return found
 
 
@@ -268,19 +283,15 @@ cdef int wheel_check(const Wheel *w, size_t rows_high) except -1:
     for slot in range(<uint32_t>WHEEL_SLOTS):
         at = w.head[slot]
         while at:
-            if at >= w.chunk_high:
-                raise InvariantError(f"wheel: slot {slot} leads to chunk {at}, beyond the {w.chunk_high} ever used")
+            if at >> 4 >= w.chunk_high:
+                raise InvariantError(f"wheel: slot {slot} leads to chunk {at >> 4}, beyond the {w.chunk_high} ever used")
+            if at >> 4 == 0 or at & 15 == CHUNK_ROWS:
+                raise InvariantError(f"wheel: slot {slot} begins at place {at & 15} of chunk {at >> 4}")
             used += 1
             if used > w.chunks_used:
                 raise InvariantError(f"wheel: slot {slot} runs in a circle")
-            c = &w.chunk[at]
-            if c.slot != slot:
-                raise InvariantError(f"wheel: chunk {at} is in slot {slot} and says {c.slot}")
-            if not (0 < c.count <= CHUNK_ROWS):
-                raise InvariantError(f"wheel: chunk {at} holds {c.count} rows")
-            if not (c.count == CHUNK_ROWS or at == w.head[slot]):
-                raise InvariantError(f"wheel: chunk {at} is neither full nor first")
-            for i in range(c.count):
+            c = &w.chunk[at >> 4]
+            for i in range(at & 15, <uint32_t>CHUNK_ROWS):
                 row = c.row[i]
                 if row >= rows_high:
                     raise InvariantError(f"wheel: slot {slot} holds row {row}, beyond the {rows_high} ever used")
@@ -290,7 +301,7 @@ cdef int wheel_check(const Wheel *w, size_t rows_high) except -1:
                 r = &w.rows[row]
                 if r.parked != PARKED | slot:
                     raise InvariantError(f"wheel: row {row} is in slot {slot} and says {r.parked:#x}")
-                if wheel_cold(w, row).timer_at != at << 4 | i:
+                if wheel_cold(w, row).timer_at != at & ~<uint32_t>15 | i:
                     raise InvariantError(f"wheel: row {row} does not know its place")
                 # One that is overdue already is parked at the cursor, or in a slot that is to be looked at now.
                 if not (
@@ -298,8 +309,8 @@ cdef int wheel_check(const Wheel *w, size_t rows_high) except -1:
                         <= max(0, <int32_t>(r.deadline - <uint32_t>w.cursor), <int64_t>(w.newest - w.cursor))
                 ):
                     raise InvariantError(f"wheel: row {row} is parked after its deadline")
-            entries += c.count
-            at = c.next
+            entries += CHUNK_ROWS - (at & 15)
+            at = c.next << 4
     if used != w.chunks_used:
         raise InvariantError(f"wheel: {used} chunks found, {w.chunks_used} counted")
     if entries != w.entries:

@@ -64,6 +64,7 @@ cdef struct Layout:
     int      n
     int      histories          # how many of the fields are histories, which have no bound of their own
     uint8_t  field[64]
+    bint     is_zeek            # Zeek's log with the fields that it has when none are chosen
 
 cdef void put_entry(Text *t, const Layout *layout, const Entry *e) noexcept nogil
 cdef int layout_open(Layout *layout, str form, fields) except -1

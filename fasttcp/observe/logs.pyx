@@ -4,13 +4,14 @@ The fields stand in one list, FIELDS: Zeek's conn.log in Zeek's order (9.1, scri
 ours. What Zeek would need its parsers or a site's configuration for (service, local_orig, local_resp, tunnel_parents)
 is unset.
 
-What must not stand here: how a value came about. Cost: about 0.3 us a line.
+What must not stand here: how a value came about. Cost: 0.1 us a line of Zeek's log, 0.3 us of the others.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.string cimport memcpy, memmove, memset
 
-from fasttcp.core.summary cimport SUMMARY_IPV6
+from fasttcp.core.prefetch cimport load64, net64
+from fasttcp.core.summary cimport SUMMARY_IPV6, Summary
 from fasttcp.observe.community cimport write_community_id
 from fasttcp.observe.page cimport Entry
 from fasttcp.observe.text cimport (
@@ -174,10 +175,16 @@ cdef char *write_uid(char *p, const Entry *e) noexcept nogil:
     """
     cdef uint64_t words[4]
     cdef uint64_t a, b
-    cdef int i, first = memcmp(e.summary.addr[0], e.summary.addr[1], 16)
-    if first == 0:
-        first = <int>e.summary.port[0] - <int>e.summary.port[1]
-    first = 1 if first > 0 else 0
+    cdef int i, first
+    a = net64(load64(e.summary.addr[0]))
+    b = net64(load64(e.summary.addr[1]))
+    if a == b:
+        a = net64(load64(e.summary.addr[0] + 8))
+        b = net64(load64(e.summary.addr[1] + 8))
+        if a == b:
+            a = e.summary.port[0]
+            b = e.summary.port[1]
+    first = a > b
     memcpy(words, e.summary.addr[first], 16)
     memcpy(words + 2, e.summary.addr[1 - first], 16)
     a = mixed(<uint64_t>e.summary.first_ns ^ 0x636F6E6E)
@@ -230,6 +237,13 @@ cdef inline char *write_value(char *p, int field, const Entry *e) noexcept nogil
     return p
 
 
+cdef inline char *write_history(char *p, const Entry *e) noexcept nogil:
+    if e.long_history != NULL:
+        return write_bytes(p, e.long_history, e.letters)
+    memcpy(p, e.history, sizeof(e.history))
+    return p + e.letters
+
+
 cdef char *write_other(char *p, int field, const Entry *e) noexcept nogil:
     """What is not simply there in the entry."""
     if field == F_UID:
@@ -243,10 +257,7 @@ cdef char *write_other(char *p, int field, const Entry *e) noexcept nogil:
     if field == F_RTT:
         return write_seconds(p, e.rtt_ns) if e.rtt_ns > 0 else p
     if field == F_HISTORY:
-        if e.long_history != NULL:
-            return write_bytes(p, e.long_history, e.letters)
-        memcpy(p, e.history, sizeof(e.history))
-        return p + e.letters
+        return write_history(p, e)
     if field == F_COMMUNITY:
         return write_community_id(p, e.summary.addr[0], e.summary.port[0], e.summary.addr[1], e.summary.port[1], 0)
     return write_end(p, e, 0 if field == F_ORIGINATOR else 1)
@@ -305,6 +316,51 @@ cdef char *write_separated(char *p, const Layout *layout, const Entry *e) noexce
     return p - 1
 
 
+cdef inline char *tab(char *p) noexcept nogil:
+    return write_char(p, c"\t")
+
+
+cdef inline char *tab_or_unset(char *p, const char *value) noexcept nogil:
+    return tab(write_char(p, c"-") if p == value else p)
+
+
+cdef char *write_zeek(char *p, const Entry *e) noexcept nogil:
+    """DEFAULT_FIELDS["zeek"] one by one: the same as write_separated, which must ask for every field what it is."""
+    cdef const Summary *s = &e.summary
+    cdef bint lasts = e.last_ns > s.first_ns
+    cdef char *value
+    p = tab(write_seconds(p, s.first_ns))
+    p = tab(write_uid(p, e))
+    p = tab(write_address(p, s.addr[0]))
+    p = tab(write_number(p, s.port[0]))
+    p = tab(write_address(p, s.addr[1]))
+    p = tab(write_number(p, s.port[1]))
+    p = write_bytes(p, b"tcp\t-\t", 6)
+    if lasts:
+        p = tab(write_seconds(p, e.last_ns - s.first_ns))
+        p = tab(write_number(p, e.size[0]))
+        p = tab(write_number(p, e.size[1]))
+    else:
+        p = write_bytes(p, b"-\t-\t-\t", 6)
+    p = tab(write_word(p, &CONN_STATE_WORDS[e.conn_state]))
+    p = write_bytes(p, b"-\t-\t", 4)
+    p = tab(write_number(p, e.missed))
+    value = p
+    p = tab_or_unset(write_history(p, e), value)
+    p = tab(write_number(p, s.packets[0]))
+    p = tab(write_number(p, e.ip_bytes[0]))
+    p = tab(write_number(p, s.packets[1]))
+    p = tab(write_number(p, e.ip_bytes[1]))
+    p = write_bytes(p, b"-\t6\t", 4)
+    p = tab(write_word(p, &STATE_WORDS[s.state[0]]))
+    p = tab(write_word(p, &STATE_WORDS[s.state[1]]))
+    value = p
+    p = tab_or_unset(write_seconds(p, e.rtt_ns) if e.rtt_ns > 0 else p, value)
+    p = tab(write_number(p, s.retransmitted[0]))
+    p = tab(write_number(p, s.retransmitted[1]))
+    return write_word(p, &END_WORDS[e.end])
+
+
 cdef char *write_table(char *p, const Layout *layout, const Entry *e) noexcept nogil:
     cdef char *value
     cdef int i, field
@@ -332,6 +388,8 @@ cdef void put_entry(Text *t, const Layout *layout, const Entry *e) noexcept nogi
         p = write_json(p, layout, e)
     elif layout.format == FORMAT_TABLE:
         p = write_table(p, layout, e)
+    elif layout.is_zeek:
+        p = write_zeek(p, e)
     else:
         p = write_separated(p, layout, e)
     p[0] = c"\n"
@@ -363,6 +421,7 @@ cdef int layout_open(Layout *layout, str form, fields) except -1:
         raise ValueError(f"{len(names)} fields are chosen; at most {MAX_FIELDS} can be")
     layout.format = FORMATS.index(form)
     layout.n = len(names)
+    layout.is_zeek = form == "zeek" and names == DEFAULT_FIELDS["zeek"]
     layout.histories = names.count("history")
     for i, name in enumerate(names):
         if name not in FIELDS:

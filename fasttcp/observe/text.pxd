@@ -31,9 +31,16 @@ cdef inline char *write_bytes(char *p, const char *bytes, size_t n) noexcept nog
     return p + n
 
 
+cdef inline char *write_number(char *p, uint64_t n) noexcept nogil:
+    if n < 10:
+        p[0] = <char>(48 + n)
+        return p + 1
+    return write_long_number(p, n)
+
+
 cdef bint text_grow(Text *t, size_t bytes) noexcept nogil
 cdef void text_free(Text *t) noexcept nogil
-cdef char *write_number(char *p, uint64_t n) noexcept nogil
+cdef char *write_long_number(char *p, uint64_t n) noexcept nogil        # 10 or more
 cdef char *write_seconds(char *p, int64_t ns) noexcept nogil            # six digits behind the point, rounded
 cdef char *write_address(char *p, const uint8_t *address) noexcept nogil
 cdef char *write_base62(char *p, uint64_t n, int digits) noexcept nogil

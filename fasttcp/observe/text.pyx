@@ -76,11 +76,8 @@ cdef inline char *write_digits(char *p, uint64_t digits, uint32_t without) noexc
     return p + 8 - without
 
 
-cdef char *write_number(char *p, uint64_t n) noexcept nogil:
+cdef char *write_long_number(char *p, uint64_t n) noexcept nogil:
     cdef uint32_t zeros, four
-    if n < 10:
-        p[0] = <char>(48 + n)
-        return p + 1
     # How long a number is cannot be predicted: its length is counted, not asked for.
     if n < 10_000:
         zeros = <uint32_t>(n < 100) + <uint32_t>(n < 1000)
@@ -95,16 +92,18 @@ cdef char *write_number(char *p, uint64_t n) noexcept nogil:
 
 cdef char *write_seconds(char *p, int64_t ns) noexcept nogil:
     """Seconds with microseconds, as Zeek writes times and intervals."""
-    cdef uint64_t microseconds
+    cdef uint64_t microseconds, seconds
     if ns < 0:
         p[0] = c"-"
         p += 1
         microseconds = (<uint64_t>0 - <uint64_t>ns + 500) // 1000
     else:
         microseconds = (<uint64_t>ns + 500) // 1000
-    p = write_number(p, microseconds // 1_000_000)
+    seconds = microseconds // 1_000_000
+    microseconds -= seconds * 1_000_000
+    p = write_number(p, seconds)
     p[0] = c"."
-    return write_digits(p + 1, eight_digits(<uint32_t>(microseconds % 1_000_000)), 2)
+    return write_digits(p + 1, eight_digits(<uint32_t>microseconds), 2)
 
 
 cdef char *write_address(char *p, const uint8_t *address) noexcept nogil:

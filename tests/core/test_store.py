@@ -286,7 +286,7 @@ def test_loopback_ends_are_two_rows_for_the_endpoint_and_one_for_the_observer():
     ("port", "not in the index"),
     ("state", "rows in states|eviction list"),
     ("parked", "wheel: row . is in slot"),
-    ("unpark", "store: row . has timer_at"),
+    ("unpark", "wheel: row . is in slot"),
     ("deadline", "parked after its deadline"),
     ("timer_at", "does not know its place"),
     ("generation", "has generation"),

@@ -22,6 +22,7 @@ from fasttcp import (
     TableFull,
     Verdict,
 )
+from fasttcp.load.churn import ChurnStream
 
 NO_ROW = 0xFFFFFFFF
 
@@ -223,6 +224,35 @@ def test_batches_of_any_size_and_single_calls_agree(size):
     assert one.tallies() == many.tallies()
     assert one.counts() == many.counts()
     assert [one.explain(handle) for handle in one] == [many.explain(handle) for handle in many]
+
+
+@pytest.mark.parametrize(("mix", "more"), [
+    ("ipv4", {}), ("all", {}), ("all", {"on_full": "evict", "max_capacity": 700}), ("flood", {"profile": "bsd"}),
+])  # fmt: skip
+def test_the_short_ways_come_to_what_the_general_path_comes_to(mix, more, tmp_path):
+    """A table that records its steps takes every segment by the general path and fires every event."""
+    short, whole = (
+        observer(64, keep_ended=True, trace=trace, **{"max_capacity": 100_000, **more}) for trace in (0, 16)
+    )
+    stream = ChurnStream(500, mix=mix, seed=3)
+    for size in [1, 1, 7, 400, 3000] * 12:
+        segments = np.array(np.frombuffer(stream.take(size), SEGMENT_DTYPE))
+        # What a stream of churn lacks: SYNs with data, without a window scale or with one that is too large.
+        segments["payload"][::11] += (segments["flags"][::11] == 2) * np.uint32(5)
+        segments["options"][::3] &= 0xFD
+        segments["wscale"][::5] = 77
+        assert bytes(short.apply(segments)) == bytes(whole.apply(segments))
+        assert bytes(short.summaries()) == bytes(whole.summaries())
+        assert bytes(short.take_ended()) == bytes(whole.take_ended())
+        assert (short.tallies(), short.counts()) == (whole.tallies(), whole.counts())
+    for table, name in ((short, "short"), (whole, "whole")):
+        table.check_invariants()
+        table.save(tmp_path / name)
+    assert short.tallies()["ended"] > 500
+    kept = [(tmp_path / name).read_bytes() for name in ("short", "whole")]
+    kept = [data[data.index(b"rows\0\0\0\0") : data.index(b"addr6\0\0\0")] for data in kept]
+    assert len(kept[0]) > 64 * 500
+    assert kept[0] == kept[1], "rows, cold records, and where their timers stand"
 
 
 def test_apply_takes_every_form_of_a_batch():

@@ -14,6 +14,7 @@ from packets import build
 from wire import SECOND, Wire
 
 from fasttcp.core.segments import SegmentBatch
+from fasttcp.load.churn import ChurnStream
 from fasttcp.observe.logs import DEFAULT_FIELDS, FIELDS, FORMATS, head
 from fasttcp.observe.track import track
 from fasttcp.observe.tracker import Tracker
@@ -126,6 +127,30 @@ def test_formats_agree(many):
                 assert two[name] == three[name]
                 value = f"{one[name]:.6f}" if isinstance(one[name], float) else str(one[name])
                 assert two[name] == value
+
+
+def test_zeeks_own_line_is_that_of_the_same_fields_chosen():
+    """With other fields every one is asked what it is; what is asked for most has its own way."""
+
+    def lines_with(fields):
+        wire = Wire("zeek", tracker=True, ports=(40000, 7000))
+        wire.opened()
+        for i in range(200):
+            wire.a("R", seq=10 * i)
+        wire.tracker.finish()
+        tracker = Tracker(profile("zeek"), max_connections=1000, seed=1)
+        tracker.apply(SegmentBatch(ChurnStream(300, mix="all", seed=5).take(20_000)))
+        tracker.finish()
+        return (wire.tracker.write("zeek", fields) + tracker.write("zeek", fields)).decode().splitlines()
+
+    lines = lines_with(None)
+    assert [line + "\ttcp" for line in lines] == lines_with([*DEFAULT_FIELDS["zeek"], "proto"])
+    columns = dict(zip(DEFAULT_FIELDS["zeek"], zip(*(line.split("\t") for line in lines), strict=True), strict=True))
+    assert len(lines) > 1000
+    assert "-" in columns["duration"]
+    assert max(map(len, columns["history"])) > 100
+    for name in ("duration", "orig_bytes", "resp_bytes", "rtt", "conn_state", "orig_state", "resp_state", "end"):
+        assert len(set(columns[name])) > 1, name
 
 
 def test_table_columns_stand_under_their_heads():
