@@ -120,20 +120,16 @@ cdef bint see_time(Observer *o, ns_t now_ns) noexcept nogil:
     return now_ns < o.engine.table.now_ns
 
 
-cdef void step_group(
-    Observer *o, const Key *key, const Segment *segments, const uint32_t *at, size_t first, size_t end, Verdict *verdicts
-) noexcept nogil:
-    """Apply the segments from `first` to `end`; key: of the first, the others follow."""
+cdef void step_group(Observer *o, const Key *key, const Segment *segment, size_t n, Verdict *verdict) noexcept nogil:
+    """Apply n segments that follow each other, as their keys and verdicts do."""
     cdef bint traced = o.engine.trace.steps != NULL
     cdef bint late
-    cdef size_t i, now
-    o.tallies.segments += end - first
-    for i in range(first, end):
-        now = numbered(at, i)
-        late = not usual_time(&o.engine.table, segments[now].time_ns) and see_time(o, segments[now].time_ns)
-        if late or traced or not usual_segment(o, USUALLY, key, &segments[now], &verdicts[now]):
-            observer_step(o, key, &segments[now], &verdicts[now])
-        key += 1
+    cdef size_t i
+    o.tallies.segments += n
+    for i in range(n):
+        late = not usual_time(&o.engine.table, segment[i].time_ns) and see_time(o, segment[i].time_ns)
+        if late or traced or not usual_segment(o, USUALLY, &key[i], &segment[i], &verdict[i]):
+            observer_step(o, &key[i], &segment[i], &verdict[i])
 
 
 cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcept nogil:
@@ -144,7 +140,7 @@ cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcep
     store_prefetch(&o.engine.table, &key)
     row = store_peek(&o.engine.table, &key, True)   # waits for the bucket; from here on the rest is on its way
     prefetch_beside(o, row)
-    step_group(o, &key, segment, NULL, 0, 1, verdict)
+    step_group(o, &key, segment, 1, verdict)
 
 
 cdef inline Key *key_at(Key *ring, Key *made, size_t i) noexcept nogil:
@@ -158,7 +154,7 @@ cdef inline void pipeline(
     rows of those BATCH further on and the buckets of those 2 * BATCH further on are on their way. In groups, not one by
     one: so the processor works on many keys at once, and a branch that it did not foresee costs it none of that.
 
-    at: which of the segments, NULL for all; made: their keys, NULL when they are to be made here. Constants of the caller."""
+    at: which of the segments, NULL for all: a constant of the caller. made: their keys, NULL when they are to be made here."""
     cdef Table *t = &o.engine.table
     cdef Key ring[RING]
     cdef Key *key
@@ -180,21 +176,27 @@ cdef inline void pipeline(
                 key += 1
         if first >= 2 * BATCH:
             now = first - 2 * BATCH
-            step_group(o, key_at(ring, made, now), segments, at, now, min(now + GROUP, n), verdicts)
+            key = key_at(ring, made, now)
+            if at == NULL:
+                step_group(o, key, segments + now, min(<size_t>GROUP, n - now), verdicts + now)
+            else:
+                for i in range(now, min(now + GROUP, n)):
+                    step_group(o, key, segments + at[i], 1, verdicts + at[i])
+                    key += 1
         first += GROUP
-
-
-cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil:
-    pipeline(o, segments, NULL, NULL, n, verdicts)
-
-
-cdef void observe_some(
-    Observer *o, const Segment *segments, const uint32_t *at, size_t n, Verdict *verdicts
-) noexcept nogil:
-    pipeline(o, segments, at, NULL, n, verdicts)
 
 
 cdef void observe_keyed(
     Observer *o, const Segment *segments, Key *keys, size_t n, Verdict *verdicts
 ) noexcept nogil:
     pipeline(o, segments, NULL, keys, n, verdicts)
+
+
+cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil:
+    observe_keyed(o, segments, NULL, n, verdicts)
+
+
+cdef void observe_some(
+    Observer *o, const Segment *segments, const uint32_t *at, size_t n, Verdict *verdicts
+) noexcept nogil:
+    pipeline(o, segments, at, NULL, n, verdicts)
