@@ -98,6 +98,20 @@ def test_never_early_and_at_most_one_tick_late(start):
                 assert now < deadline + 1000
 
 
+@pytest.mark.parametrize("start", [0, -5000, 2**63 - 1 - 1000 * 40, -(2**63)])
+def test_a_clock_that_goes_tick_by_tick_comes_to_what_a_jump_comes_to(start):
+    """Empty, the wheel follows the clock, so that nothing is walked over when a timer comes; at the end of time as well."""
+    slow = core.Store(4, tick_ns=1000)
+    for offset in range(0, 1000 * 40, 333):
+        slow.see(start + offset)
+        jump = core.Store(4, tick_ns=1000)
+        jump.see(start)
+        jump.see(start + offset)
+        for what in ("now_ns", "now_tick", "cursor", "drained", "epoch_ns"):
+            assert slow.info[what] == jump.info[what], what
+        assert slow.info["cursor"] == offset // 1000
+
+
 def test_arm_after_is_the_deadline_rounded_up():
     store = core.Store(4, tick_ns=1000)
     row = store.insert(name(1), 10**15)
