@@ -131,7 +131,7 @@ cdef struct Row:
 # Every cold record begins with these fields.
 cdef struct Cold:
     uint32_t generation         # counts the lives of this row; odd while it is in use
-    uint32_t timer_at           # where its entry stands in the wheel: chunk * 16 + place; NO_TIMER when nothing is armed
+    uint32_t timer_at           # where its entry stands in the wheel, chunk * 16 + place, while Row.parked says that there is one
     int64_t  first_ns           # time of the first segment or call
 
 
@@ -144,5 +144,4 @@ cdef struct Observed:           # observer seat, 40 bytes
 
 
 cdef enum:
-    NO_TIMER = 0xFFFFFFFF
     NO_ROW = 0xFFFFFFFF
