@@ -86,8 +86,9 @@ cdef inline void key_observed(Key *k, const Segment *s, const HashKey *h) noexce
     if load64(src) | load64(dst) | (x | y) >> 32 == 0:
         x = x << 16 | s.sport
         y = y << 16 | s.dport
-        # The direction of the next segment cannot be predicted: no branch on it.
-        turned = y < x
+        # The direction of the next segment cannot be predicted: no branch on it. A comparison might become one; the sign of
+        # a difference of two numbers of 48 bits does not.
+        turned = <uint8_t>(y - x >> 63)
         swap = (x ^ y) & (0 - <uint64_t>turned)
         x ^= swap
         y ^= swap

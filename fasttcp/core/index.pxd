@@ -47,10 +47,11 @@ cdef struct Index:
 
 cdef inline uint32_t index_home(const Index *x, uint64_t hash) noexcept nogil:
     """The number of the bucket where a chain begins. No branch: the upper half of the hash chooses a base bucket, its
-    lowest bits one of the copies, and a copy that is not split off yet is still in the one below."""
+    lowest bits one of the copies, and a copy that is not split off yet is still in the one below. (A comparison becomes one,
+    for some compilers, and half of its guesses are wrong while a table grows.)"""
     cdef uint32_t at = <uint32_t>((hash >> 32) * x.base >> 32) + x.base * (<uint32_t>hash & x.mask)
-    cdef uint32_t below = at - x.span
-    return below if at >= x.buckets else at
+    cdef uint64_t beyond = <uint64_t>at - x.buckets         # of two numbers of 32 bits: its sign tells which is the larger
+    return at - (x.span & (<uint32_t>(beyond >> 63) - 1))
 
 
 cdef inline uint8_t index_tag(uint64_t hash) noexcept nogil:
