@@ -39,8 +39,9 @@ from fasttcp.errors import InvariantError
 
 
 cdef inline size_t _chunks_for(size_t rows) noexcept nogil:
-    """Chunks that hold so many rows in the worst distribution, with number 0."""
-    return min(rows, rows // CHUNK_ROWS + WHEEL_SLOTS) + 1
+    """Chunks that hold so many rows in the worst distribution, with number 0, and with the one that a row leaves last: it is
+    given back when the row has its new place."""
+    return min(rows, rows // CHUNK_ROWS + WHEEL_SLOTS) + 2
 
 
 cdef int wheel_open(
