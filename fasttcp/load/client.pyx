@@ -27,6 +27,7 @@ from fasttcp.load.flows cimport (
 )
 from fasttcp.load.histogram cimport Histogram
 from fasttcp.load.system cimport sys_cpu_ns, sys_have_linux, sys_now_ns, sys_regex_free, sys_regex_new, sys_wait
+from fasttcp.load.uring cimport uring_close
 from fasttcp.load.wire cimport WIRE_BATCH, wire_close, wire_open, wire_read, wire_send
 
 from fasttcp.errors import StateError
@@ -211,6 +212,11 @@ cdef class LoadClient:
         free(self.c.scratch)
         free(self.c.ring)
         free(self.c.told)
+
+    def release(self):
+        """Give back what it has of the system beside memory, its io_uring: what it may still send goes packet by packet. Twice is
+        harmless. Not while `run` is under way."""
+        uring_close(&self.c.wire.ring)
 
     def plan(self, *, rate=0.0, poisson=False, hold=0, churn=0.0, opening=True, delay_ns=0):
         """What to do from now on: `rate` connections a second (open model), and `hold` of them open of which `churn`

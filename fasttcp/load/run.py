@@ -144,9 +144,12 @@ def run_load(
     profile = find_profile(scenario.profile).replace(**scenario.changes)
     with (
         (_own_world if scenario.target is None else _world)(scenario, profile) as world,
+        contextlib.ExitStack() as after,
         ThreadPoolExecutor(scenario.threads, "fasttcp-load") as others,  # it ends before the devices do
     ):
         running = _Run(scenario, profile, world, others, warn)
+        for client in running.clients:
+            after.callback(client.release)
         for text in look(scenario, world.target, world.route, world.lanes.devices).warnings:
             running.say(text)
         return running.all(progress, interrupts)
