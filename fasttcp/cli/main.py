@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -47,9 +48,18 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def _keep_whole() -> None:
+    """Gives stdout its buffer again under `python -u`: without one, what a signal cuts off a write is lost."""
+    raw = getattr(sys.stdout, "buffer", None)
+    if isinstance(raw, io.RawIOBase):
+        whole = io.BufferedWriter(io.FileIO(raw.fileno(), "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(whole, sys.stdout.encoding, sys.stdout.errors, line_buffering=True)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments (default: the process's); the exit status."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    _keep_whole()
     gc.set_threshold(100_000, 20, 20)  # imports make much that stays: looking through it costs 5 ms of every start
     args = _parser(arguments).parse_args(arguments)
     try:

@@ -97,6 +97,27 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path):
     assert b"fasttcp[parquet]" in done.stderr
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks a pipe how full it is")
+def test_stopped_and_continued_in_the_middle_of_a_write_nothing_is_lost(tmp_path):
+    """As by Ctrl-Z: the kernel then writes less than was asked, and `python -u` alone would not write the rest."""
+    import fcntl
+    import termios
+
+    path = many_connections(tmp_path / "many.pcap", 9000)
+    options = ["track", str(path), "--format", "json", "--checksums", "ignore", "--no-summary"]
+    expected = run(*options).stdout
+    child = subprocess.Popen([sys.executable, "-u", "-m", "fasttcp", *options], stdout=subprocess.PIPE)
+    room = fcntl.fcntl(child.stdout, fcntl.F_GETPIPE_SZ)
+    assert len(expected) > 2 * room
+    wait_for(lambda: int.from_bytes(fcntl.ioctl(child.stdout, termios.FIONREAD, bytes(4)), sys.byteorder) == room)
+    child.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+    child.send_signal(signal.SIGCONT)
+    written = child.communicate(timeout=60)[0]
+    assert child.returncode == 0
+    assert written == expected
+
+
 def test_wrong_fields_write_nothing(tmp_path):
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     done = run("track", CLOSE, "--format", "parquet", "--fields", "histry")
@@ -175,20 +196,25 @@ def test_what_is_over_has_no_interim_row():
     assert interim_rows(data, 0.001) == [] or all(c.orig_state.name != "CLOSED" for c in interim_rows(data, 0.001))
 
 
-def test_interim_rows_of_many_connections_do_not_wait_for_one_another(tmp_path):
-    """More rows at one mark than may wait at once: all come, once each, and memory for no more is taken."""
+def many_connections(path, number, last_after=0):
+    """A capture of one SYN each from the ports 0 to `number` - 1, and of one more, so many seconds later."""
     data = CAPTURES.joinpath("left_half_open.pcap").read_bytes()
     first = data[PCAP_HEADER : PCAP_HEADER + 16 + int.from_bytes(data[32:36], "little")]
-    path = tmp_path / "many.pcap"
     port = 16 + 14 + 20
     with path.open("wb") as file:
         file.write(data[:PCAP_HEADER])
-        for i in range(20_001):
+        for i in range(number + 1):
             copy = bytearray(first)
             copy[port : port + 2] = i.to_bytes(2, "big")
-            if i == 20_000:
-                copy[0:4] = (int.from_bytes(copy[0:4], "little") + 3).to_bytes(4, "little")
+            if i == number:
+                copy[0:4] = (int.from_bytes(copy[0:4], "little") + last_after).to_bytes(4, "little")
             file.write(copy)
+    return path
+
+
+def test_interim_rows_of_many_connections_do_not_wait_for_one_another(tmp_path):
+    """More rows at one mark than may wait at once: all come, once each, and memory for no more is taken."""
+    path = many_connections(tmp_path / "many.pcap", 20_000, last_after=3)
     followed = track(path, checksums="ignore", profile="linux", interim=2)
     most = 0
     ports = []
