@@ -12,6 +12,9 @@ cdef extern from "mul128.h" nogil:
 
     wide_t dot128(wide_t plus, wide_t a, uint64_t x, wide_t b, uint64_t y) noexcept
 
+cdef extern from *:
+    bint likely(bint condition) noexcept nogil      # Cython's own
+
 
 cdef struct HashKey:
     wide_t ends[2]      # multipliers for the two (address, port) words
@@ -83,7 +86,7 @@ cdef inline void key_observed(Key *k, const Segment *s, const HashKey *h) noexce
     cdef uint64_t swap
     cdef uint8_t turned
     k.hint = NO_ROW
-    if load64(src) | load64(dst) | (x | y) >> 32 == 0:
+    if likely(load64(src) | load64(dst) | (x | y) >> 32 == 0):
         x = x << 16 | s.sport
         y = y << 16 | s.dport
         # The direction of the next segment cannot be predicted: no branch on it. A comparison might become one; the sign of

@@ -48,17 +48,18 @@ static inline wide_t dot128(wide_t plus, wide_t a, uint64_t x, wide_t b, uint64_
 {
     wide_t r;
 #if !defined(FASTTCP_PORTABLE) && defined(__SIZEOF_INT128__)
-    unsigned __int128 low = (unsigned __int128)a.lo * x + (unsigned __int128)b.lo * y + plus.lo;
-    r.lo = (uint64_t)low;
-    r.hi = (uint64_t)(low >> 64);
+    unsigned __int128 all = (unsigned __int128)plus.hi << 64 | plus.lo;
+    all += (unsigned __int128)a.lo * x + (unsigned __int128)b.lo * y;
+    r.lo = (uint64_t)all;
+    r.hi = (uint64_t)(all >> 64);
 #else
     wide_t p = mul64(a.lo, x), q = mul64(b.lo, y);
     r.lo = p.lo + q.lo;
-    r.hi = p.hi + q.hi + (r.lo < p.lo);
+    r.hi = p.hi + q.hi + (r.lo < p.lo) + plus.hi;
     r.lo += plus.lo;
     r.hi += r.lo < plus.lo;
 #endif
-    r.hi += a.hi * x + b.hi * y + plus.hi;
+    r.hi += a.hi * x + b.hi * y;
     return r;
 }
 

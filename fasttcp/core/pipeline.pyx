@@ -13,15 +13,17 @@ from fasttcp.core.names cimport N_STATES, S_SYN_RCVD, S_SYN_SENT
 from fasttcp.core.observer cimport (
     V_CHANGED, Observer, Verdict, observer_advance, observer_see, observer_step, opening, prefetch_beside,
 )
+from fasttcp.core.prefetch cimport prefetch_read
 from fasttcp.core.store cimport Table, store_behind, store_cold, store_peek, store_prefetch, store_see
 from fasttcp.core.usual cimport (
-    EVIDENCE, EV_COVERS, EV_FIN, EV_SYN_ACK, UNUSUAL_BIT, USUAL_ARMS, Usual, usual_at, usual_segment,
+    EVIDENCE, EV_COVERS, EV_FIN, EV_SYN_ACK, UNUSUAL_BIT, USUAL_ARMS, USUAL_BEFORE, Usual, usual_at, usual_segment,
     usual_time,
 )
 
 cdef enum:
     BATCH = 32                  # segments whose lines are on their way together
     GROUP = 8                   # segments that are worked on together; BATCH is a multiple
+    AHEAD = 48                  # so many segments ahead of their keys they are asked for
     RING = 128                  # keys between their hash and their use: at least 2 * BATCH + GROUP
     # Timers that a call may look at; the rest waits for the next one, so a burst makes no call much longer than the median
     # (of 4,096 segments, five times). Without a burst a segment has less than one: an eighth of a connection's end and,
@@ -94,7 +96,7 @@ cdef Usual usual_try(Observer *o, uint32_t evidence, int s, uint32_t pair, uint3
     verdict = observer_see(o, 0, s, &g, &arms)
     found.verdict = verdict
     memcpy(found.state, line.state, 2)
-    found.what = <uint32_t>line.state[0] << 4 | line.state[1]
+    found.what = pair << USUAL_BEFORE | <uint32_t>line.state[0] << 4 | line.state[1]
     if verdict & ~<uint16_t>V_CHANGED or o.engine.never != 0:
         o.engine.never = 0
         found.what |= <uint32_t>1 << UNUSUAL_BIT
@@ -122,13 +124,18 @@ cdef bint see_time(Observer *o, ns_t now_ns) noexcept nogil:
 
 cdef void step_group(Observer *o, const Key *key, const Segment *segment, size_t n, Verdict *verdict) noexcept nogil:
     """Apply n segments that follow each other, as their keys and verdicts do."""
-    cdef bint traced = o.engine.trace.steps != NULL
     cdef bint late
     cdef size_t i
     o.tallies.segments += n
+    if o.engine.trace.steps != NULL:        # the short way leaves no record
+        for i in range(n):
+            if not usual_time(&o.engine.table, segment[i].time_ns):
+                see_time(o, segment[i].time_ns)
+            observer_step(o, &key[i], &segment[i], &verdict[i])
+        return
     for i in range(n):
         late = not usual_time(&o.engine.table, segment[i].time_ns) and see_time(o, segment[i].time_ns)
-        if late or traced or not usual_segment(o, USUALLY, &key[i], &segment[i], &verdict[i]):
+        if late or not usual_segment(o, USUALLY, &key[i], &segment[i], &verdict[i]):
             observer_step(o, &key[i], &segment[i], &verdict[i])
 
 
@@ -154,7 +161,7 @@ cdef inline void pipeline(
     rows of those BATCH further on and the buckets of those 2 * BATCH further on are on their way. In groups, not one by
     one: so the processor works on many keys at once, and a branch that it did not foresee costs it none of that.
 
-    at: which of the segments, NULL for all: a constant of the caller. made: their keys, NULL when they are to be made here."""
+    at: which of the segments, NULL for all. made: their keys, NULL when they are to be made here. Constants of the caller."""
     cdef Table *t = &o.engine.table
     cdef Key ring[RING]
     cdef Key *key
@@ -167,11 +174,12 @@ cdef inline void pipeline(
             if made == NULL:
                 key_observed(key, &segments[numbered(at, i)], &t.hash_key)
             store_prefetch(t, key)
+            prefetch_read(&segments[numbered(at, i) + AHEAD])     # (a processor foresees them within a page only)
             key += 1
         if first >= BATCH:
             key = key_at(ring, made, first - BATCH)
             for i in range(first - BATCH, min(first - BATCH + GROUP, n)):
-                row = store_peek(t, key, segments[numbered(at, i)].flags >> 1 & 1)
+                row = store_peek(t, key, (<uint32_t>segments[numbered(at, i)].flags & SYN) >> 1)
                 prefetch_beside(o, row)
                 key += 1
         if first >= 2 * BATCH:
@@ -193,7 +201,7 @@ cdef void observe_keyed(
 
 
 cdef void observe_batch(Observer *o, const Segment *segments, size_t n, Verdict *verdicts) noexcept nogil:
-    observe_keyed(o, segments, NULL, n, verdicts)
+    pipeline(o, segments, NULL, NULL, n, verdicts)
 
 
 cdef void observe_some(

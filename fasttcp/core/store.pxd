@@ -132,7 +132,8 @@ cdef inline row_t store_peek(const Table *t, Key *k, uint32_t syn) noexcept nogi
     No branch on family and kind, which cannot be predicted in a mix: others ask for their row once more.
     """
     k.hint = index_peek(&t.index, k.hash, k.home)
-    store_prefetch_beside(&t.for_family[k.v6], k.hint)
+    if t.addr6_block.usable:            # a table that has seen IPv6 goes on seeing it
+        store_prefetch_beside(&t.for_family[k.v6], k.hint)
     store_prefetch_beside(&t.for_kind[syn], k.hint)
     return k.hint
 
@@ -286,6 +287,7 @@ cdef inline row_t store_take(Table *t) noexcept nogil:
     if t.free != NO_ROW:        # the next one to come will want them
         prefetch_write(&t.rows[t.free])
         prefetch_write(store_cold(t, t.free))
+        prefetch_write(<char *>store_cold(t, t.free) + t.cold_stride - 1)
     return at
 
 

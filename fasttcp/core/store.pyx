@@ -106,7 +106,7 @@ cdef int _open_blocks(Table *t, size_t rows) except -1 nogil:
     t.for_family[0].stride = t.for_kind[0].stride = sizeof(Row)
     t.for_family[1].base = <char *>t.addr6
     t.for_family[1].stride = 32
-    t.for_kind[1].base = t.cold
+    t.for_kind[1].base = t.cold + sizeof(Cold)         # a SYN writes what stands first behind it
     t.for_kind[1].stride = t.cold_stride
     if t.flags & STORE_EVICT:
         block_open(&t.links_block, (EVICT_CLASSES + t.max_rows) * sizeof(Links), kind)

@@ -133,7 +133,7 @@ cdef size_t table_segments(object source, Py_buffer *view) except? 0:
             f"{sizeof(Segment)}-byte records"
         ) from None
     except (BufferError, ValueError) as refusal:
-        raise SegmentError(f"the buffer of segments is not contiguous ({refusal})") from None
+        raise SegmentError(f"no contiguous buffer of segments: {refusal}") from None
     if view.len % sizeof(Segment) != 0 or (view.itemsize != sizeof(Segment) and view.itemsize != 1):
         message = (
             f"a buffer of {view.len} bytes in items of {view.itemsize}: segments are records of {sizeof(Segment)} bytes"
@@ -274,16 +274,40 @@ cdef void fire_due(Endpoint *e, ns_t now_ns, size_t budget) noexcept nogil:
         pass
 
 
+cdef extern from *:
+    """
+    /* The n bytes that a memoryview shows; NULL if it shows anything else, or nothing any more. To be used at once: unlike
+       PyObject_GetBuffer, this does not keep them from going away. */
+    static const void *fasttcp_shown(PyObject *view, Py_ssize_t n)
+    {
+    #if defined(CYTHON_COMPILING_IN_CPYTHON) && CYTHON_COMPILING_IN_CPYTHON && !defined(Py_LIMITED_API)
+        const PyMemoryViewObject *v = (const PyMemoryViewObject *)view;
+        if (PyMemoryView_Check(view) && (v->flags & (_Py_MEMORYVIEW_RELEASED | _Py_MEMORYVIEW_C)) == _Py_MEMORYVIEW_C
+                && !(v->mbuf->flags & _Py_MANAGED_BUFFER_RELEASED) && v->view.len == n
+                && (v->view.itemsize == 1 || v->view.itemsize == n))
+            return v->view.buf;
+    #endif
+        return NULL;
+    }
+    """
+    const void *fasttcp_shown(object view, Py_ssize_t n) noexcept
+
+
 cdef inline const Segment *segment_at(object source) noexcept:
-    """The one segment in one of the two usual forms, without the cost of the buffer protocol; NULL for all others."""
+    """The one segment in one of the usual forms, without the cost of the buffer protocol; NULL for all others. It may be
+    gone as soon as other Python code runs."""
     cdef const char *at
     if type(source) is bytes:
         at = PyBytes_AS_STRING(source)
-        if PyBytes_GET_SIZE(source) == sizeof(Segment) and <size_t>at % 8 == 0:
-            return <const Segment *>at
-    elif type(source) is SegmentBatch and (<SegmentBatch>source).count == 1:
-        return <const Segment *>(<SegmentBatch>source).records
-    return NULL
+        if PyBytes_GET_SIZE(source) != sizeof(Segment):
+            return NULL
+    elif type(source) is SegmentBatch:
+        if (<SegmentBatch>source).count != 1:
+            return NULL
+        at = <const char *>(<SegmentBatch>source).records
+    else:
+        at = <const char *>fasttcp_shown(source, sizeof(Segment))
+    return <const Segment *>at if <size_t>at % 8 == 0 else NULL
 
 
 cdef inline tuple receive_one(ConnectionTable self, const Segment *segment):
@@ -452,8 +476,11 @@ cdef class ConnectionTable(Application):
         is the time, and a SYN without a row is dropped as a host does. Raises SegmentError for anything else than a
         segment.
         """
-        cdef const Segment *record = segment_at(segment)
+        cdef const Segment *record
         cdef Py_buffer view
+        if self.engine == NULL or self.turn.taken:
+            ready(self)         # may let others run, so before the look at the segment
+        record = segment_at(segment)
         if record != NULL:
             return receive_one(self, record)
         if isinstance(segment, SegmentTuple):

@@ -45,6 +45,7 @@ cdef struct Usual:                  # an entry, 8 bytes
     uint32_t what                   # the pair of states afterwards, and USUAL_...
 
 cdef enum:
+    USUAL_BEFORE = 8                # the bit from which on stands the pair of states before
     USUAL_ARMS = 1 << 30            # silence, or 2MSL, is counted from now on
     UNUSUAL_BIT = 31                # the upmost: the general path must see it
 
@@ -62,12 +63,15 @@ cdef inline bint usual_time(const Table *t, ns_t now_ns) noexcept nogil:
 
 
 cdef inline bint usual_row(const Table *t, const Key *key, const Row *line) noexcept nogil:
-    """Whether the row that was fetched for this key is the one that has it. What is left to be asked: whether the row of an
-    IPv4 key is one of IPv4, and in use. (A free row has no timer: it is odd.)"""
-    if (load64(line.addr) ^ load64(key.addr)) | <uint64_t>(load32(line.port) ^ load32(key.port)):
+    """Whether the row that was fetched for this key is the one that has it, and is not blank. What is left to be asked:
+    whether it is in use. (A free row has no timer: it is odd.)"""
+    if (
+        (load64(line.addr) ^ load64(key.addr)) | <uint64_t>(load32(line.port) ^ load32(key.port))
+        | <uint64_t>((line.flags ^ key.v6) & (ROW_IPV6 | ROW_BLANK))
+    ):
         return False
     return not key.v6 or (
-        line.flags & ROW_IPV6 and memcmp(t.addr6 + <size_t>key.hint * 32, key.wide[0], 16) == 0
+        memcmp(t.addr6 + <size_t>key.hint * 32, key.wide[0], 16) == 0
         and memcmp(t.addr6 + <size_t>key.hint * 32 + 16, key.wide[1], 16) == 0
     )
 
@@ -93,8 +97,6 @@ cdef inline bint usual_apply(
     odd |= entry.what | g.payload                           # (so many bytes no packet holds)
     settle(odd)
     odd |= 0 - (g.info & o.void_info)
-    odd |= 0 - ((line.flags ^ key.v6) & (ROW_IPV6 | ROW_BLANK))
-    settle(odd)
     odd |= line.deadline - <tick_t>t.now_tick - 2           # a timer that is due within the next tick is asked first
     settle(odd)
     # A timer that would have to move in the wheel is moved. It stands no further ahead than the horizon, so that a deadline
@@ -120,7 +122,7 @@ cdef inline bint usual_apply(
     store64(&sender.window, (counters & ~(<uint64_t>0xFFFF << HALF_WINDOW)) | <uint64_t>g.window << HALF_WINDOW)
     t.now_ns = g.time_ns
     line.last_ns = g.time_ns
-    store_move_states(t, key.hint, <uint32_t>line.state[0] << 4 | line.state[1], after)
+    store_move_states(t, key.hint, entry.what >> USUAL_BEFORE & 0xFF, after)
     memcpy(line.state, entry.state, 2)
     out.row = key.hint
     memcpy(&out.flags, entry, 4)

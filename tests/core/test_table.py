@@ -4,6 +4,7 @@ import ctypes
 import ipaddress
 import subprocess
 import sys
+from array import array
 
 import numpy as np
 import pytest
@@ -257,26 +258,37 @@ def test_the_short_ways_come_to_what_the_general_path_comes_to(mix, more, tmp_pa
 
 def test_apply_takes_every_form_of_a_batch():
     batch = batch_of(*opening())
-    array = np.asarray(batch)
+    records = np.asarray(batch)
     expected = feed(observer(), *opening())
     for form in (
         batch,
-        array,
+        records,
         memoryview(batch),
-        array.tobytes(),
-        bytearray(array.tobytes()),
-        array[:3],
-        array.view("u1"),
+        records.tobytes(),
+        bytearray(records.tobytes()),
+        records[:3],
+        records.view("u1"),
     ):
         assert list(observer().apply(form)) == expected
     assert len(observer().apply(SegmentBatch(4))) == 0
     assert len(observer().apply(b"")) == 0
-    assert next(iter(observer().apply(array[1:])))["flags"] == Verdict.NEW | Verdict.CHANGED
+    assert next(iter(observer().apply(records[1:])))["flags"] == Verdict.NEW | Verdict.CHANGED
 
 
 def test_receive_takes_every_form_of_a_segment():
     batch = batch_of(opening()[0])
-    for form in (batch, batch[0], np.asarray(batch), np.asarray(batch)[0], np.asarray(batch).tobytes()):
+    packed = np.asarray(batch).tobytes()
+    for form in (
+        batch,
+        batch[0],
+        np.asarray(batch),
+        np.asarray(batch)[0],
+        packed,
+        memoryview(batch),
+        memoryview(packed),
+        memoryview(bytearray(80) + packed)[80:],
+        memoryview(packed).cast("B", (8, 10)),
+    ):
         table = observer()
         handle, flags = table.receive(form)
         assert (table.find(*A, *B), flags) == (handle, Verdict.NEW | Verdict.CHANGED)
@@ -287,6 +299,11 @@ def test_receive_takes_every_form_of_a_segment():
     assert bytes(memoryview(one.summaries())) == bytes(memoryview(other.summaries()))
 
 
+def _released(view):
+    view.release()
+    return view
+
+
 @pytest.mark.parametrize(
     ("segments", "words"),
     [
@@ -294,8 +311,12 @@ def test_receive_takes_every_form_of_a_segment():
         (None, "NoneType is no batch of segments"),
         (b"x" * 79, "79 bytes in items of 1: segments are records of 80 bytes"),
         (np.zeros(80, "u4"), "320 bytes in items of 4"),
-        (np.zeros(4, np.dtype(SEGMENT_DTYPE))[::2], "not contiguous"),
+        (np.zeros(4, np.dtype(SEGMENT_DTYPE))[::2], "no contiguous buffer of segments"),
         (memoryview(bytes(88))[4:84], "8-byte boundary"),
+        (memoryview(bytes(160))[::2], "no contiguous buffer of segments"),
+        (memoryview(bytes(320)).cast("I"), "320 bytes in items of 4"),
+        (memoryview(array("I", bytes(80))), "80 bytes in items of 4"),
+        (_released(memoryview(bytes(80))), "released"),
     ],
 )
 @pytest.mark.parametrize("call", ["apply", "receive"])
