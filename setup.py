@@ -68,6 +68,7 @@ class BuildCython(build_ext):
             quiet=self.verbose < 1,
             # Elsewhere a new process is a new interpreter, which costs more than it saves.
             nthreads=(os.cpu_count() or 1) if sys.platform.startswith("linux") else 0,
+            cache="CYTHON_CACHE_DIR" in os.environ,  # Cython's own variable, which alone would do nothing
         )
         for extension, translated in zip(self.extensions, c_sources, strict=True):
             extension.sources = translated.sources

@@ -141,6 +141,7 @@ static void turn_uring(int fd, int batch) {
         if (syscall(__NR_io_uring_enter, ring, polled ? 0 : n, polled ? 0 : n, polled ? IORING_ENTER_SQ_WAKEUP : IORING_ENTER_GETEVENTS, 0, 0) < 0)
             die("io_uring_enter");
     }
+    int64_t patience = now(CLOCK_MONOTONIC) + 1000000000;
     while (done < n) {
         unsigned head = *cq_head;
         while (head != __atomic_load_n(cq_tail, __ATOMIC_ACQUIRE)) {
@@ -149,6 +150,10 @@ static void turn_uring(int fd, int batch) {
             head++, done++;
         }
         __atomic_store_n(cq_head, head, __ATOMIC_RELEASE);
+        if (done < n && now(CLOCK_MONOTONIC) > patience) {
+            errno = ETIME;
+            die("io_uring: an answer that is missing for a second");
+        }
     }
     if (out_only) drain(fd);
 }

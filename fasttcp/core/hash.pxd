@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 
 from fasttcp.core.layout cimport NO_ROW, ROW_IPV6, Row, Segment, row_t
-from fasttcp.core.prefetch cimport load32, load64, net32, net64, settle_pointer
+from fasttcp.core.prefetch cimport likely, load32, load64, net32, net64, settle_pointer
 
 cdef extern from "mul128.h" nogil:
     ctypedef struct wide_t:
@@ -11,9 +11,6 @@ cdef extern from "mul128.h" nogil:
         uint64_t hi
 
     wide_t dot128(wide_t plus, wide_t a, uint64_t x, wide_t b, uint64_t y) noexcept
-
-cdef extern from *:
-    bint likely(bint condition) noexcept nogil      # Cython's own
 
 
 cdef struct HashKey:

@@ -15,3 +15,7 @@ cdef extern from "prefetch.h" nogil:
     void store32(void *p, uint32_t x) noexcept
     void store64(void *p, uint64_t x) noexcept
     uint64_t rest_of_word(uint64_t word, uint32_t half) noexcept    # drops the first 2 * half bits, as they lie in memory
+
+cdef extern from *:
+    # Cython's own: which way of a branch stands in line with what comes before.
+    bint likely(bint condition) noexcept nogil

@@ -12,15 +12,11 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fasttcp.core.layout cimport INFO_BAD_CHECKSUM, INFO_IPV6, Segment
-from fasttcp.core.prefetch cimport load32, load64, net32, store32, store64
+from fasttcp.core.prefetch cimport likely, load32, load64, net32, store32, store64
 from fasttcp.packets.bytes cimport be16, first_number, sum_ahead, sum_five, sum_four, sum_number, sum_three
 from fasttcp.packets.layers cimport Decoder
 from fasttcp.packets.tcp cimport read_usual
 from fasttcp.packets.tunnel cimport PROTOCOL_TCP
-
-
-cdef extern from *:
-    bint likely(bint condition) noexcept nogil      # Cython's own
 
 
 cdef enum:
