@@ -122,21 +122,34 @@ cdef bint see_time(Observer *o, ns_t now_ns) noexcept nogil:
     return now_ns < o.engine.table.now_ns
 
 
+cdef inline void step(Observer *o, bint traced, const Key *key, const Segment *segment, Verdict *verdict) noexcept nogil:
+    """traced: whether a record of steps is kept, which the short way has not."""
+    cdef bint late = not usual_time(&o.engine.table, segment.time_ns) and see_time(o, segment.time_ns)
+    if late or traced or not usual_segment(o, USUALLY, key, segment, verdict):
+        observer_step(o, key, segment, verdict)
+
+
 cdef void step_group(Observer *o, const Key *key, const Segment *segment, size_t n, Verdict *verdict) noexcept nogil:
     """Apply n segments that follow each other, as their keys and verdicts do."""
-    cdef bint late
     cdef size_t i
     o.tallies.segments += n
-    if o.engine.trace.steps != NULL:        # the short way leaves no record
+    if o.engine.trace.steps != NULL:
         for i in range(n):
-            if not usual_time(&o.engine.table, segment[i].time_ns):
-                see_time(o, segment[i].time_ns)
-            observer_step(o, &key[i], &segment[i], &verdict[i])
-        return
+            step(o, True, &key[i], &segment[i], &verdict[i])
+    else:
+        for i in range(n):
+            step(o, False, &key[i], &segment[i], &verdict[i])
+
+
+cdef void step_some(
+    Observer *o, const Key *key, const Segment *segments, const uint32_t *at, size_t n, Verdict *verdicts
+) noexcept nogil:
+    """The same for those numbered at[0] to at[n - 1], whose keys follow each other."""
+    cdef bint traced = o.engine.trace.steps != NULL
+    cdef size_t i
+    o.tallies.segments += n
     for i in range(n):
-        late = not usual_time(&o.engine.table, segment[i].time_ns) and see_time(o, segment[i].time_ns)
-        if late or not usual_segment(o, USUALLY, &key[i], &segment[i], &verdict[i]):
-            observer_step(o, &key[i], &segment[i], &verdict[i])
+        step(o, traced, &key[i], &segments[at[i]], &verdicts[at[i]])
 
 
 cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcept nogil:
@@ -174,7 +187,8 @@ cdef inline void pipeline(
             if made == NULL:
                 key_observed(key, &segments[numbered(at, i)], &t.hash_key)
             store_prefetch(t, key)
-            prefetch_read(&segments[numbered(at, i) + AHEAD])     # (a processor foresees them within a page only)
+            if at == NULL:
+                prefetch_read(&segments[i + AHEAD])     # a processor foresees them within a page only
             key += 1
         if first >= BATCH:
             key = key_at(ring, made, first - BATCH)
@@ -188,9 +202,7 @@ cdef inline void pipeline(
             if at == NULL:
                 step_group(o, key, segments + now, min(<size_t>GROUP, n - now), verdicts + now)
             else:
-                for i in range(now, min(now + GROUP, n)):
-                    step_group(o, key, segments + at[i], 1, verdicts + at[i])
-                    key += 1
+                step_some(o, key, segments, at + now, min(<size_t>GROUP, n - now), verdicts)
         first += GROUP
 
 
