@@ -536,12 +536,14 @@ def test_summaries_are_a_copy_for_numpy():
     assert len(table.summaries()) == 0
 
 
-def test_counters_carry_beyond_their_low_halves():
+@pytest.mark.parametrize("repeated", [True, False])
+def test_counters_carry_beyond_their_low_halves(repeated):
     table = observer()
     feed(table, *opening())
     big = 0x7FFFFFFF
     for turn in range(3):
-        feed(table, send(S + turn, B, A, "ACK", ISN_B + 1, ISN_A + 1, payload=big))
+        seq = ISN_B + 1 if repeated else (ISN_B + 1 + turn * big) % (1 << 32)
+        feed(table, send(S + turn, B, A, "ACK", seq, ISN_A + 1, payload=big))
     same = batch_of(*[send(2 * S, A, B, "ACK", ISN_A + 1, ISN_B + 1)] * 1000)
     for _ in range(70):
         table.apply(same)
