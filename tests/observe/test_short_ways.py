@@ -103,3 +103,13 @@ def test_silence_of_a_port_may_be_shorter_than_others(closing, silence_s, connec
     wire.a(closing)
     wire.b("PA", payload=10, after=silence_s * SECOND)
     assert len(wire.entries()) == connections
+
+
+@pytest.mark.parametrize("first", ["R", "RA"])
+def test_a_row_that_only_a_rst_has_opened_is_not_gone_on_from(first):
+    """Its zeros are no states and no numbers, though an ACK of zeros fits them."""
+    wire = Wire("zeek", tracker=True)
+    wire.a(first, seq=0, ack=0, absolute=True)
+    assert wire.states == ("CLOSED", "CLOSED")
+    wire.a("A", seq=0, ack=0, absolute=True)
+    assert wire.states == ("ESTABLISHED", "ESTABLISHED")
