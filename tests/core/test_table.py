@@ -553,6 +553,23 @@ def test_counters_carry_beyond_their_low_halves(repeated):
     table.check_invariants()
 
 
+def test_a_free_row_is_nobodys():
+    """Its key is all zeros, its link to the next free row looks like a deadline: a segment of zeros must not find it."""
+    table = observer(128, tick_ns=10 * S)
+    ends = clients(101)
+    for a in ends:
+        feed(table, *opening(0, a))
+    for turn, a in enumerate((ends[100], ends[0])):  # so that row 0 is linked to row 100, further on than the clock
+        feed(table, *closing((1 + 90 * turn) * S, a))
+        table.advance((1 + 90 * turn + 89) * S)
+    assert len(table) == 99
+    nobody = ("0.0.0.0", 0)
+    (verdict,) = feed(table, send(181 * S, nobody, nobody, "ACK", 0, 0))
+    assert verdict["flags"] & Verdict.NEW
+    assert len(table) == 100
+    table.check_invariants()
+
+
 def test_ended_connections_are_handed_out_once():
     table = observer(64, keep_ended=True)
     ends = clients(10)
