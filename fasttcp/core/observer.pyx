@@ -622,7 +622,7 @@ cdef inline uint16_t see_ack(Observer *o, row_t row, int s, const Segment *segme
     state = line.state[r]
     if state == S_ESTABLISHED or state == S_FIN_WAIT_1 or state == S_FIN_WAIT_2:
         actions[0] |= fire(&o.engine, row, r, E_RCV_FIN, segment, segment.time_ns)
-    if seq_le(end, receiver.rcv_nxt):
+    if end == receiver.rcv_nxt:                     # the exception: nobody acknowledges more than was sent
         actions[0] |= fire(&o.engine, row, s, E_RCV_ACK_OF_FIN, segment, segment.time_ns)
     return verdict | V_CHANGED
 

@@ -154,8 +154,6 @@ cdef inline bint usual_ack(
     odd = covered | 0 - fresh                               # it acknowledges what was not seen; something is missing before it,
     odd |= fresh & (0 - length)                             # or it brings again what is known
     settle(odd)
-    odd |= ~(receiver.rcv_nxt - (g.seq + length)) & (0 - fin)   # a FIN that was acknowledged before it was seen
-    settle(odd)
     return usual_apply(o, key, line, g, &usual[
         usual_at(fin << 1 | <uint32_t>(covered == 0), key.side, <uint32_t>line.state[0] << 4 | line.state[1])
     ], odd, False, out)
