@@ -13,6 +13,8 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from fasttcp.cli.said import said
+
 if TYPE_CHECKING:
     from fasttcp.core.steps import TraceStep
     from fasttcp.observe.explain import Moment, Pause, Story
@@ -44,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
         help="a segment with a wrong TCP checksum counts for nothing, or like any other (default: validate)",
     )  # fmt: skip
     parser.add_argument("--no-tunnels", action="store_true", help="do not look into tunnels")
-    parser.add_argument("--ascii", action="store_true", help="arrows of ASCII characters")
+    parser.add_argument("--ascii", action="store_true", help="ASCII characters only")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,9 +71,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"fasttcp: {args.capture}: {nothing}{near}", file=sys.stderr)
         return 1
     except (OSError, FastTCPError) as failure:
-        where = f"{failure.filename}: " if isinstance(failure, OSError) and failure.filename else ""
-        said = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
-        print(f"fasttcp: {where}{said}", file=sys.stderr)
+        print(f"fasttcp: {said(failure)}", file=sys.stderr)
         return 1
     for problem in problems:
         print(f"fasttcp: {problem}", file=sys.stderr)
@@ -79,11 +79,10 @@ def run(args: argparse.Namespace) -> int:
         for story in stories:
             print(json.dumps(as_dict(story)))
         return 0
-    arrows = _ASCII if args.ascii or not _speaks_unicode() else _UNICODE
+    plain = args.ascii or not _speaks_unicode()
     for number, story in enumerate(stories, 1):
-        if number > 1:
-            print()
-        print("\n".join(lines(story, number, len(stories), arrows)))
+        text = "\n".join(lines(story, number, len(stories), _ASCII if plain else _UNICODE))
+        print("\n" * (number > 1) + (text.replace("§", "") if plain else text))
     return 0
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from fasttcp.cli.said import said
 
 if TYPE_CHECKING:
     from fasttcp.load.report import Condition, Report
@@ -50,6 +53,8 @@ def _target(text: str) -> tuple[str, int]:
     if not colon and text.startswith("http://"):
         host, port = port, "80"
     try:
+        if not 1 <= int(port) <= 65535:  # getaddrinfo would take it modulo 65536
+            raise ValueError(port)
         address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0][4]
     except (ValueError, OSError):
         raise argparse.ArgumentTypeError(f"{text!r} is no ADDRESS:PORT that can be found") from None
@@ -223,27 +228,29 @@ def _scenario(args: argparse.Namespace) -> Scenario:
             Stage(FILL_SHARE * whole, rate=FILL_RATE),
             Stage((1 - FILL_SHARE) * whole, hold=held, churn=given.pop("churn", 1_000.0)),
         )
-        if "request" not in given and given.get("target") is None and given.get("server", "http") == "http":
+        if not {"request", "expect"} & set(given) and given.get("target") is None and given.get("server", "http") == "http":
             given |= {"request": REQUEST, "expect": "content-length"}
     return Scenario(**given)
 
 
 class Interrupts:
-    """Counts Ctrl-C; the run asks between two slices of time."""
+    """Counts Ctrl-C, and SIGTERM if asked to; the run asks between two slices of time."""
 
-    def __init__(self, says: str = "") -> None:
+    def __init__(self, says: str = "", *, term: bool = False) -> None:
         self.count = 0
         self._says = says
+        self._signals = (signal.SIGINT, signal.SIGTERM) if term else (signal.SIGINT,)
 
     def __call__(self) -> int:
         return self.count
 
     def __enter__(self) -> Interrupts:
-        self._before = signal.signal(signal.SIGINT, self._heard)
+        self._before = [(each, signal.signal(each, self._heard)) for each in self._signals]
         return self
 
     def __exit__(self, *exception: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for each, before in self._before:
+            signal.signal(each, before)
 
     def _heard(self, *_: object) -> None:
         self.count += 1
@@ -264,18 +271,38 @@ def _line(progress: Progress) -> None:
     print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def _write(args: argparse.Namespace, report: Report) -> None:
-    if args.csv:
-        with open(args.csv, "w") as file:
-            file.write(report.csv())
-    if args.html:
-        from fasttcp.load.page import page
+def _unwritable(args: argparse.Namespace) -> str:
+    """Why a file that the report is to go to cannot be written: better said before a load of hours than after it."""
+    for name in (args.csv, args.html, args.json):
+        if name is None or name == "-":
+            continue
+        folder = os.path.dirname(os.path.abspath(name))
+        if os.path.isdir(name):
+            return f"{name} is a folder"
+        if not os.path.isdir(folder):
+            return f"{name}: there is no folder {folder}"
+        if not os.access(name if os.path.exists(name) else folder, os.W_OK):
+            return f"{name} may not be written"
+    return ""
 
-        with open(args.html, "w") as file:
-            file.write(page(report))
-    if args.json and args.json != "-":
-        with open(args.json, "w") as file:
-            file.write(report.json() + "\n")
+
+def _write(args: argparse.Namespace, report: Report) -> None:
+    from fasttcp.load.page import page
+
+    texts: list[tuple[str | None, Callable[[], str]]] = [
+        (args.csv, report.csv),
+        (args.html, lambda: page(report)),
+        (None if args.json == "-" else args.json, lambda: report.json() + "\n"),
+    ]
+    for name, text in texts:
+        if name is None:
+            continue
+        try:
+            with open(name, "w") as file:
+                file.write(text())
+        except OSError as failure:
+            failure.filename = name  # a full disk is told without it
+            raise
 
 
 def run(args: argparse.Namespace) -> int:
@@ -288,22 +315,26 @@ def run(args: argparse.Namespace) -> int:
     tty = sys.stderr.isatty() and not args.quiet
     try:
         scenario = _scenario(args)
+        if problem := _unwritable(args):
+            raise ValueError(problem)
     except (ValueError, TypeError, OSError) as refusal:
-        say(str(refusal))
+        say(said(refusal))
         return 2
     try:
         with Interrupts("closing; Ctrl-C again resets everything") as interrupts:
             report = run_load(scenario, progress=_line if tty else None, interrupts=interrupts, warn=say)
         if tty:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
+        print(report.json() if args.json == "-" else report.text(), flush=True)
         _write(args, report)
-        print(report.json() if args.json == "-" else report.text())
         failed = [each.text for each in args.fail_if if each.holds(report)]
+    except BrokenPipeError:
+        raise
     except ValueError as refusal:
         say(str(refusal))
         return 2
     except (OSError, MemoryError, RuntimeError) as failure:
-        say(getattr(failure, "strerror", None) or str(failure))
+        say(said(failure))
         return 1
     for text in failed:
         say(f"failed: {text}")

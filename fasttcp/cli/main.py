@@ -18,6 +18,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from fasttcp.cli.said import said
+
 __all__ = ["main"]
 
 VERBS = ("track", "explain", "top", "load", "serve", "churn", "plan")
@@ -48,27 +50,49 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _keep_whole() -> None:
-    """Gives stdout its buffer again under `python -u`: without one, what a signal cuts off a write is lost."""
+def _open_streams() -> None:
+    """Streams that were closed are nowhere from now on, or the next file that is opened would get their place; stdout has its
+    buffer under `python -u` too: without one, what a signal cuts off a write is lost; and what a terminal's or a file's
+    character set has not, is a question mark in it."""
+    while os.open(os.devnull, os.O_RDWR) <= 2:
+        pass
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
     raw = getattr(sys.stdout, "buffer", None)
     if isinstance(raw, io.RawIOBase):
         whole = io.BufferedWriter(io.FileIO(raw.fileno(), "w", closefd=False))
         sys.stdout = io.TextIOWrapper(whole, sys.stdout.encoding, sys.stdout.errors, line_buffering=True)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _forget_output() -> None:
+    """What is still in stdout's buffer has nowhere to go. Python would try once more at its end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments (default: the process's); the exit status."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    _keep_whole()
+    if argv is None:
+        _open_streams()
     gc.set_threshold(100_000, 20, 20)  # imports make much that stays: looking through it costs 5 ms of every start
-    args = _parser(arguments).parse_args(arguments)
+    status = 0
     try:
-        status = args.run(args)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has enough of it. Python would flush again at its end, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        try:
+            args = _parser(arguments).parse_args(arguments)
+            status = int(args.run(args))
+        finally:
+            sys.stdout.flush()  # --help ends with SystemExit
+    except BrokenPipeError:  # whoever read our output has enough of it
+        _forget_output()
         return 0
+    except OSError as failure:
+        _forget_output()
+        if status == 0:  # else the verb has told of it
+            print(f"fasttcp: output: {said(failure)}", file=sys.stderr)
+            return 1
     except KeyboardInterrupt:
         return 130
-    return int(status)
+    return status

@@ -27,6 +27,10 @@ class Refused(Exception):
     """The output cannot be what was asked for; the text says why."""
 
 
+class WrongFields(ValueError):
+    """There are no such fields."""
+
+
 @contextlib.contextmanager
 def opened(path: str | None, form: str, inputs: list[str]) -> Iterator[BinaryIO]:
     """The file that is written to; stdout for None and "-"."""
@@ -37,26 +41,34 @@ def opened(path: str | None, form: str, inputs: list[str]) -> Iterator[BinaryIO]
         sys.stdout.buffer.flush()
         return
     for name in inputs:
-        if os.path.exists(path) and os.path.exists(name) and os.path.samefile(path, name):
+        read = 0 if name == "-" else name
+        if os.path.exists(path) and os.path.exists(read) and os.path.samestat(os.stat(path), os.stat(read)):
             raise Refused(f"{path} is the capture that is read: it would be overwritten")
     with open(path, "wb") as file:
         yield file
 
 
-def sink(followed: Track, form: str, fields: list[str] | None, out: BinaryIO, pulse: Callable[[], None]) -> Sink:
-    """What is to be run for this format. Wrong fields are found here, before anything is written."""
-    if form in BINARY:
-        return _Binary(followed, form, fields, out, pulse)
-    return _Text(followed, form, fields, out, pulse)
+def sink(followed: Track, form: str, fields: list[str] | None, pulse: Callable[[], None]) -> Sink:
+    """What is to be run for this format, once its `out` is open. Wrong fields are found here, before that."""
+    return (_Binary if form in BINARY else _Text)(followed, form, fields, pulse)
 
 
 class Sink:
-    """`run` reads to the end; `stop`, after an interruption, writes what is known by then. `pulse` is called often."""
+    """`run` reads to the end and writes to `out`; `stop`, after an interruption, writes what is known by then. `pulse` is
+    called often."""
 
-    def __init__(
-        self, followed: Track, form: str, fields: list[str] | None, out: BinaryIO, pulse: Callable[[], None]
-    ) -> None:
-        self.followed, self.form, self.fields, self.out, self.pulse = followed, form, fields, out, pulse
+    out: BinaryIO
+
+    def __init__(self, followed: Track, form: str, fields: list[str] | None, pulse: Callable[[], None]) -> None:
+        self.followed, self.form, self.fields, self.pulse = followed, form, fields, pulse
+        try:
+            self._prepare()
+        except ValueError as refusal:
+            raise WrongFields(str(refusal)) from None
+
+    def _prepare(self) -> None:
+        """What can be refused is refused here."""
+        raise NotImplementedError
 
     def run(self) -> None:
         raise NotImplementedError
@@ -66,8 +78,7 @@ class Sink:
 
 
 class _Text(Sink):
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def _prepare(self) -> None:
         self.followed.tracker.write(self.form, self.fields)  # nothing yet; but fields that there are not are found
 
     def run(self) -> None:
@@ -86,8 +97,7 @@ class _Text(Sink):
 
 
 class _Binary(Sink):
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def _prepare(self) -> None:
         try:
             import pyarrow as pa
         except ImportError:

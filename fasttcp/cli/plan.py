@@ -12,6 +12,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from fasttcp.cli.said import said
+
 if TYPE_CHECKING:
     from fasttcp.load.advice import Advice
     from fasttcp.load.loads import Load
@@ -82,16 +84,14 @@ def run(args: argparse.Namespace) -> int:
         return _fail(failure, 2 if isinstance(failure, ValueError) and not hasattr(failure, "offset") else 1)
     try:
         return question.answer()
+    except BrokenPipeError:
+        raise
     except (OSError, FastTCPError, ValueError, MemoryError, ChartError) as failure:
         return _fail(failure, 1)
 
 
 def _fail(failure: Exception, status: int) -> int:
-    if isinstance(failure, OSError) and failure.strerror:
-        text = f"{failure.filename}: {failure.strerror}" if failure.filename else failure.strerror
-    else:
-        text = str(failure) or type(failure).__name__
-    print(f"fasttcp plan: {text}", file=sys.stderr)
+    print(f"fasttcp plan: {said(failure)}", file=sys.stderr)
     return status
 
 

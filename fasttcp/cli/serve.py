@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from fasttcp.cli.load import Interrupts, network, text_bytes, word
+from fasttcp.cli.said import said
 
 if TYPE_CHECKING:
     from fasttcp.load.serving import LoadServer
@@ -54,9 +55,16 @@ def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
     add("--max-connections", type=word("count"), default=1_000_000, metavar="N", help="(1M)")
     add("--duration", type=word("seconds"), metavar="T", help="how long; until Ctrl-C without it")
     add("--ipv6", action="store_true", help="over IPv6")
-    add("--run", dest="command", metavar="COMMAND", help="a command to run beside it, in a network of its own")
+    add("--run", dest="command", type=_command, metavar="COMMAND", help="a command to run beside it, in a network of its own")
     add("--json", action="store_true", help="what happened, as JSON")
     parser.set_defaults(run=run)
+
+
+def _command(text: str) -> list[str]:
+    words = shlex.split(text)
+    if not words:
+        raise argparse.ArgumentTypeError("there is no command in it")
+    return words
 
 
 def _say(text: str) -> None:
@@ -68,15 +76,18 @@ def _serve(args: argparse.Namespace, server: LoadServer, interrupts: Interrupts)
     import subprocess
     import time
 
-    end = time.monotonic() + args.duration if args.duration else float("inf")
-    command = subprocess.Popen(shlex.split(args.command)) if args.command else None
-    while not interrupts.count and time.monotonic() < end and (command is None or command.poll() is None):
-        server.run(SLICE_NS)
+    end = float("inf") if args.duration is None else time.monotonic() + args.duration
+    command = None if args.command is None else subprocess.Popen(args.command)
+    try:
+        while not interrupts.count and time.monotonic() < end and (command is None or command.poll() is None):
+            server.run(SLICE_NS)
+    finally:
+        if command is not None and command.poll() is None:
+            command.terminate()
     if command is None:
         return 0
-    if command.poll() is None:
-        command.terminate()
-    return command.wait()
+    status = command.wait()
+    return status if status >= 0 else 128 - status  # ended by a signal: as a shell has it
 
 
 def run(args: argparse.Namespace) -> int:
@@ -95,6 +106,10 @@ def run(args: argparse.Namespace) -> int:
     addresses: tuple[str, ...] = ()
     try:
         answer = text_bytes(args.answer) if args.answer is not None else http_answer(64, args.close)
+    except (OSError, ValueError) as refusal:
+        _say(f"--answer: {said(refusal)}")
+        return 2
+    try:
         rules = profile(args.profile)
         limit = max(args.backlog, 1)
         rules = rules.replace(somaxconn=limit, tcp_max_syn_backlog=limit)
@@ -104,11 +119,11 @@ def run(args: argparse.Namespace) -> int:
             profile=rules,
             read_all=args.mode != "slow",
         )
-        if args.command:
+        if args.command is not None:
             enter_private_network()
             forward()
             addresses = ("2001:2::1/128",) if ":" in networks else ("198.18.0.1/32",)
-        with Tun(addresses=addresses, networks=(networks,)) as tun, Interrupts() as interrupts:
+        with Tun(addresses=addresses, networks=(networks,)) as tun, Interrupts(term=True) as interrupts:
             server = LoadServer(table, tun.fd, mode=args.mode, answer=answer, close=args.close, rate=args.read_rate)
             server.run(0)
             table.listen("::" if ":" in networks else "0.0.0.0", args.port, _now(), backlog=limit)
@@ -129,8 +144,10 @@ def run(args: argparse.Namespace) -> int:
     except FastTCPError as refusal:
         _say(str(refusal))
         return 2
+    except BrokenPipeError:
+        raise
     except (OSError, MemoryError) as failure:
-        _say(getattr(failure, "strerror", None) or str(failure))
+        _say(said(failure))
         return 1
     except ValueError as refusal:
         _say(str(refusal))

@@ -7,10 +7,13 @@ Several are read as one stream, in the order of their times. With -i an interfac
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
+
+from fasttcp.cli.said import said
 
 if TYPE_CHECKING:
     from fasttcp.cli.output import Sink
@@ -21,6 +24,7 @@ __all__ = ["add_parser", "run"]
 
 FORMATS = ("table", "zeek", "json", "csv", "arrow", "parquet")
 PROGRESS_SECONDS = 0.2
+NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -74,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if problem := _contradiction(args):
         print(f"fasttcp track: {problem}", file=sys.stderr)
         return 2
-    from fasttcp.cli.output import Refused, opened, sink
+    from fasttcp.cli.output import Refused, WrongFields, opened, sink
     from fasttcp.errors import FastTCPError, FilterError
     from fasttcp.observe.track import track
 
@@ -96,16 +100,20 @@ def run(args: argparse.Namespace) -> int:
             max_connections=args.max_connections, follow=args.follow, where=args.where, interim=args.interim,
             threads=args.threads,
         )  # fmt: skip
-        with opened(args.output, form, args.files) as out:
-            progress = _Progress(followed, args.output)
-            status = _read(followed, sink(followed, form, fields, out, progress.show), progress, follow=args.follow)
+        progress = _Progress(followed, args.output)
+        target = sink(followed, form, fields, progress.show)
+        with opened(args.output, form, args.files) as target.out:
+            status = _read(target, progress, args)
     except FilterError as failure:
         print(f"fasttcp: --where: {failure}", file=sys.stderr)
+        return 2
+    except WrongFields as failure:
+        print(f"fasttcp: --fields: {failure}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         raise
     except (OSError, FastTCPError, ValueError, Refused) as failure:
-        return _fail(failure)
+        return _fail(failure, args.output)
     _tell_problems(followed)
     if live is not None:
         live.close()
@@ -125,6 +133,8 @@ def _contradiction(args: argparse.Namespace) -> str:
         return "name a capture, or an interface with -i"
     if args.interface is not None and args.files:
         return f"-i {args.interface} and {args.files[0]}: an interface or files, not both"
+    if args.output == "":
+        return "-o '': name a file"
     if args.filter is not None and args.interface is None:
         return "--filter is for the packets of an interface (-i); --where chooses among connections"
     return ""
@@ -133,7 +143,7 @@ def _contradiction(args: argparse.Namespace) -> str:
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _read(followed: Track, target: Sink, progress: _Progress, *, follow: bool) -> int:
+def _read(target: Sink, progress: _Progress, args: argparse.Namespace) -> int:
     """A growing file has no end but Ctrl-C, which is then no failure."""
     from fasttcp.errors import FastTCPError
 
@@ -142,7 +152,7 @@ def _read(followed: Track, target: Sink, progress: _Progress, *, follow: bool) -
     except KeyboardInterrupt:
         progress.clear()
         target.stop()
-        if follow:
+        if args.follow:
             return 0
         print("fasttcp: stopped; what is above was known by then", file=sys.stderr)
         return 130
@@ -150,7 +160,7 @@ def _read(followed: Track, target: Sink, progress: _Progress, *, follow: bool) -
         raise
     except (OSError, FastTCPError, MemoryError) as failure:
         progress.clear()
-        return _fail(failure)
+        return _fail(failure, args.output)
     finally:
         progress.clear()
     return 0
@@ -187,21 +197,16 @@ class _Progress:
 # ---- messages --------------------------------------------------------------------------------------------------------
 
 
-def _fail(failure: Exception) -> int:
-    print(f"fasttcp: {_text(failure)}", file=sys.stderr)
+def _fail(failure: Exception, output: str | None) -> int:
+    if isinstance(failure, OSError) and failure.filename is None and failure.errno in NO_ROOM:
+        failure.filename = output or "output"
+    print(f"fasttcp: {said(failure)}", file=sys.stderr)
     return 1
-
-
-def _text(failure: Exception) -> str:
-    if isinstance(failure, OSError) and failure.strerror:
-        where = f"{failure.filename}: " if failure.filename else ""
-        return f"{where}{failure.strerror}"
-    return str(failure) or type(failure).__name__
 
 
 def _tell_problems(followed: Track) -> None:
     for failure in followed.failures:
-        print(f"fasttcp: {_text(failure)}", file=sys.stderr)
+        print(f"fasttcp: {said(failure)}", file=sys.stderr)
     for damage in followed.damages:
         print(f"fasttcp: {damage}", file=sys.stderr)
     offloading = [host for host, wrong, right in followed.tracker.wrong_checksums() if wrong > right]

@@ -17,13 +17,16 @@ __all__ = ["replacing"]
 def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A file to write to that takes the place of `path` when all of it is on the disk, and leaves no trace otherwise.
 
-    A reader of `path` sees the old file or the new one, never a part. Only its owner may read it. Raises OSError.
+    A reader of `path` sees the old file or the new one, never a part. Only its owner may read it. Where `path` is a link, its
+    file is replaced, not the link. Raises OSError; also for a device or a pipe, whose place a file would take.
     """
     import tempfile  # not at the top: 3 ms that only who saves needs
 
-    path = os.path.abspath(os.fspath(path))
+    path = os.path.realpath(os.fspath(path))
     if os.path.isdir(path):
         raise IsADirectoryError(f"{path} is a folder")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(f"{path} is a device or a pipe, and would be replaced by a file")
     handle, temporary = tempfile.mkstemp(prefix=os.path.basename(path) + ".", suffix=".part", dir=os.path.dirname(path))
     try:
         with os.fdopen(handle, "wb") as file:

@@ -19,7 +19,7 @@ from fasttcp.core.observer cimport V_NEW, Observer, Verdict
 from fasttcp.core.pipeline cimport observe
 from fasttcp.core.trace cimport Step, Trace
 from fasttcp.observe.tracker cimport Tracker
-from fasttcp.packets.reader cimport CaptureReader, Place, read_segments
+from fasttcp.packets.reader cimport CaptureReader, Place, read_segments, reader_look
 
 from fasttcp.core.steps import read_steps
 
@@ -85,6 +85,7 @@ cdef class Teller:
         """The next piece of the capture. None: there is no more of it."""
         cdef list told = []
         cdef Py_ssize_t n, i
+        reader_look(reader)
         with nogil:
             n = read_segments(reader, self.segments, self.places, AT_ONCE)
         if n == 0:

@@ -23,7 +23,7 @@ from fasttcp.observe.logs cimport F_COMMUNITY, F_UID, Layout, layout_open, put_e
 from fasttcp.observe.page cimport Entry, Journal
 from fasttcp.observe.sieve cimport Op, sift
 from fasttcp.observe.text cimport WIDEST, Text, text_free
-from fasttcp.packets.reader cimport CaptureReader, read_segments
+from fasttcp.packets.reader cimport CaptureReader, read_segments, reader_look
 
 from fasttcp.core.table import ConnectionTable as Table
 from fasttcp.errors import WrongThread
@@ -242,6 +242,7 @@ cdef class Tracker:
         cdef bint more = True
         _enter(self)
         try:
+            reader_look(reader)
             with nogil:
                 while done < segments and self.journal.n_entries < <size_t>entries and not self.journal.failed:
                     n = read_segments(reader, self.segments, NULL, SEGMENTS)
@@ -268,6 +269,7 @@ cdef class Tracker:
             raise ValueError(f"every_ns is {every_ns}: it must be at least 1")
         _enter(self)
         try:
+            reader_look(reader)
             self.interim.every_ns = every_ns
             with nogil:
                 while done < segments and self.journal.n_entries < <size_t>entries and not self.journal.failed:

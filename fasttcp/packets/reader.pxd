@@ -4,7 +4,8 @@
 #         n = read_segments(reader, segments, NULL, 256)
 #         if n <= 0: break            # 0: the end; -1: an exception is set
 #
-# with the GIL released; the reader takes the GIL only to move its window on, once in 16 MiB of a mapped file.
+# with the GIL released; the reader takes the GIL only to move its window on, once in 4 MiB of a mapped file, and then sees
+# whether that is as long as it was. Call reader_look before such a loop: time may have passed since the last one.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -41,3 +42,4 @@ cdef class CaptureReader:
 
 
 cdef Py_ssize_t read_segments(CaptureReader reader, Segment* out, Place* places, Py_ssize_t room) except -1 nogil
+cdef int reader_look(CaptureReader reader) except -1

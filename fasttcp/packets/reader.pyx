@@ -1,7 +1,7 @@
 """CaptureReader: segments out of a capture file, a batch at a time, with the GIL released.
 
 This file drives the walker (capture.pyx) and the decoder (decode.pyx) over a window of the file. A mapped file is its
-own window, looked at 16 MiB at a time; a stream is read into a buffer of 1 MiB, which grows only for a longer record
+own window, looked at 4 MiB at a time; a stream is read into a buffer of 1 MiB, which grows only for a longer record
 (16 MiB at most). Memory is bounded by that and by the fragment table, whatever the file holds.
 
 No state of TCP, no clock: times are the capture's own.
@@ -36,7 +36,7 @@ from fasttcp.packets.verdicts import VERDICTS
 __all__ = ["CaptureReader"]
 
 cdef enum:
-    WINDOW = 16 << 20           # bytes of a mapped file between two looks at whether it is still that long
+    WINDOW = 4 << 20            # bytes of a mapped file between two looks at whether it is still that long
     PREFETCH = 2048             # bytes
     NEAR = 256                  # bytes of a record that the hardware's prefetcher keeps up with
     BUFFER = 1 << 20            # bytes of a stream held at once; in the second-level cache of most machines
@@ -158,6 +158,22 @@ cdef Py_ssize_t read_segments(CaptureReader reader, Segment* out, Place* places,
     return n
 
 
+cdef int reader_look(CaptureReader reader) except -1:
+    """A mapped file that has become shorter is read to its new end: to touch what is gone would end the process."""
+    cdef Walker* w = &reader.feed.walker
+    cdef uint64_t left
+    if not reader.mapped or reader.ended:
+        return 0
+    left = reader.source.still_there(reader.mapped)
+    if left < reader.mapped:
+        _damage(reader, "truncated", "the file became shorter while it was read", left)
+        reader.mapped = left
+        w.end = w.base + min(left, <uint64_t>(w.end - w.base))
+        w.p = min(w.p, w.end)
+        reader.ended = left == 0
+    return 0
+
+
 cdef bint _move_on(CaptureReader reader) except -1:
     """Brings at least one more byte into the window. False: there is none (or, when following, none yet)."""
     cdef Walker* w = &reader.feed.walker
@@ -165,11 +181,9 @@ cdef bint _move_on(CaptureReader reader) except -1:
     cdef uint64_t end
     if not reader.mapped:
         return _read_on(reader, max(w.need, <uint64_t>1)) > 0
+    reader_look(reader)
     end = <uint64_t>(w.end - w.base)
-    if end == reader.mapped:
-        return False
-    if reader.source.shrunk():
-        _damage(reader, "truncated", "the file became shorter while it was read", at)
+    if end >= reader.mapped:
         return False
     _release(reader, at)
     w.end = w.base + min(reader.mapped, at + max(w.need, <uint64_t>WINDOW))
@@ -383,6 +397,7 @@ cdef class CaptureReader:
                     f"got {view.len}")
             batch.count = 0
             self.busy = True
+            reader_look(self)
             with nogil:
                 n = read_segments(self, batch.records, places, batch.capacity)
             batch.count = n

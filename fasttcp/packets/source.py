@@ -9,6 +9,7 @@ streams.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import io
 import mmap
@@ -64,9 +65,9 @@ class Source:
             raise Unreadable("unreadable", failure.strerror or str(failure)) from None
         return n or 0
 
-    def shrunk(self) -> bool:
-        """Whether the mapped file has become shorter than it was; what lies behind its new end must not be touched."""
-        return isinstance(self.memory, mmap.mmap) and self.memory.size() < len(self.memory)
+    def still_there(self, mapped: int) -> int:
+        """How much of so many bytes the mapped file has kept; what lies behind its new end must not be touched."""
+        return min(mapped, self.memory.size()) if isinstance(self.memory, mmap.mmap) else mapped
 
     def close(self) -> None:
         """Closes what `open_source` opened, and nothing that the caller passed."""
@@ -178,6 +179,8 @@ def open_source(source: Any, *, mapped: bool = True) -> Source:
             name = os.fsdecode(name)
         if name == "-":
             # Unbuffered: BufferedReader.readinto1 waits for more, though it has some, when asked for much.
+            if sys.stdin is None:
+                raise OSError(errno.EBADF, "standard input is closed", name)
             stdin = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
             return _attach(Source("-"), _reader(stdin, "-"))
         file = open(name, "rb", buffering=0)  # noqa: SIM115 - it outlives this function

@@ -121,8 +121,32 @@ def test_stopped_and_continued_in_the_middle_of_a_write_nothing_is_lost(tmp_path
 def test_wrong_fields_write_nothing(tmp_path):
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     done = run("track", CLOSE, "--format", "parquet", "--fields", "histry")
-    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (1, b"", 1)
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
     assert b"nearest: history" in done.stderr
+
+
+@pytest.mark.parametrize("form", ["zeek", "parquet"])
+def test_wrong_fields_leave_a_file_as_it_was(form, tmp_path):
+    if form == "parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_text("kept")
+    for path in (old, new):
+        done = run("track", CLOSE, "--format", form, "--fields", "histry", "-o", path)
+        assert done.returncode == 2
+        assert done.stderr.startswith(b"fasttcp: --fields: there is no field 'histry'")
+    assert old.read_text() == "kept"
+    assert not new.exists()
+
+
+def test_a_capture_that_comes_as_stdin_is_not_overwritten(tmp_path):
+    path = tmp_path / "in.pcap"
+    path.write_bytes(CLOSE.read_bytes())
+    with path.open("rb") as file:
+        done = run("track", "-", "-o", path, stdin=file)
+    assert done.returncode == 1
+    assert b"it would be overwritten" in done.stderr
+    assert path.read_bytes() == CLOSE.read_bytes()
 
 
 # ---- filters -----------------------------------------------------------------------------------------------------

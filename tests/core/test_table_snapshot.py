@@ -152,6 +152,22 @@ def test_saving_replaces_the_file_at_once_and_leaves_nothing_else(tmp_path):
     feed(table, *opening())
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_only_a_file_is_replaced_and_a_link_stays_one(tmp_path):
+    table = observer(4)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="is a device or a pipe"):
+        table.save(pipe)
+    assert pipe.is_fifo()
+    kept, link = tmp_path / "kept", tmp_path / "link"
+    kept.write_text("old")
+    link.symlink_to(kept)
+    table.save(link)
+    assert link.is_symlink()
+    assert len(ConnectionTable.load(kept)) == 0
+
+
 def test_failed_saving_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "table"
     table = observer(4)

@@ -211,17 +211,20 @@ def test_nothing_behind_the_last_byte_is_read():
         libc.mprotect(ctypes.c_void_p(behind), ctypes.c_size_t(page), mmap.PROT_READ | mmap.PROT_WRITE)
 
 
-def test_mapped_file_that_shrinks_is_damage_and_no_crash(tmp_path):
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("size", [0, 3, 24, 30, 100_000, 5 << 20, 17 << 20])
+def test_mapped_file_that_shrinks_is_read_to_its_new_end(tmp_path, size, before):
     path = tmp_path / "shrinking.pcap"
     record = pcap([ethernet(packet4(b"\0" * 1400))])[24:]
     path.write_bytes(pcap([]) + record * 25_000)
     reader, batch = CaptureReader(path), SegmentBatch(256)
-    assert reader.read_batch(batch)
-    os.truncate(path, 17 << 20)
-    while reader.read_batch(batch):
-        pass
+    segments = reader.read_batch(batch) if before else 0
+    os.truncate(path, size)
+    while n := reader.read_batch(batch):
+        segments += n
+    assert segments == max(256 * before, max(size - 24, 0) // len(record))
     assert reader.damage.kind == "truncated"
-    assert reader.damage.offset <= 16 << 20
+    assert reader.damage.offset == size
     assert "became shorter" in reader.damage.message
 
 

@@ -1,0 +1,85 @@
+"""What `fasttcp load` and `fasttcp serve` refuse before anything is sent, and what becomes of their report and their command."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "fasttcp"]
+LOAD = [*COMMAND, "load", "--hold", "5", "--duration", "100ms", "--quiet"]
+
+
+def run(*words):
+    return subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=30, check=False)
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999", "-1", "http"])
+def test_a_port_that_there_is_not(port):
+    done = run(*COMMAND, "load", f"127.0.0.1:{port}", "--hold", "1")
+    assert done.returncode == 2
+    assert f"'127.0.0.1:{port}' is no ADDRESS:PORT" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--json", "--csv", "--html"])
+def test_a_report_that_cannot_be_written_is_told_before_the_load(option, tmp_path):
+    for path, says in ((tmp_path, "is a folder"), (tmp_path / "none" / "file", "there is no folder")):
+        done = run(*LOAD, option, path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert str(path) in done.stderr and says in done.stderr
+
+
+@pytest.fixture
+def possible():
+    if not sys.platform.startswith("linux"):
+        pytest.skip("a TUN device needs Linux")
+    done = run(*LOAD)
+    if done.returncode != 0:
+        pytest.skip(f"no load here: {done.stderr.strip()}")
+
+
+@pytest.mark.usefixtures("possible")
+@pytest.mark.parametrize("more", [["--json", "/dev/full"], ["--fail-if", "nope>1"]])
+def test_the_report_is_shown_whatever_comes_after(more):
+    done = run(*LOAD, *more)
+    assert done.returncode == (1 if "--json" in more else 2)
+    assert "\n  ok " in done.stdout
+    assert ("/dev/full" if "--json" in more else "'nope'") in done.stderr
+
+
+@pytest.mark.usefixtures("possible")
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_serve_ends_its_command_when_it_is_ended(sent, tmp_path):
+    told = tmp_path / "pid"
+    script = f"echo $$ >{shlex.quote(str(told))}; exec sleep 60"
+    server = subprocess.Popen([*COMMAND, "serve", "--run", f"sh -c {shlex.quote(script)}"], stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 20
+    while not (told.exists() and told.read_text().strip()):
+        assert server.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    pid = int(told.read_text())
+    server.send_signal(sent)
+    server.communicate(timeout=20)
+    assert server.returncode == 128 + signal.SIGTERM, "the command's, as a shell has it"
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("command", ["", "  "])
+def test_serve_wants_a_command_behind_run(command):
+    done = run(*COMMAND, "serve", "--run", command)
+    assert done.returncode == 2
+    assert "there is no command in it" in done.stderr
+
+
+@pytest.mark.usefixtures("possible")
+def test_serve_names_what_it_cannot_find():
+    done = run(*COMMAND, "serve", "--run", "no-such-command")
+    assert done.returncode == 1
+    assert "no-such-command: No such file" in done.stderr
+    done = run(*COMMAND, "serve", "--answer", "@no-such-file", "--run", "true")
+    assert done.returncode == 2
+    assert "no-such-file: No such file" in done.stderr
