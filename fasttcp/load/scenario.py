@@ -23,6 +23,12 @@ SAFE = (
     "::1/128", "fc00::/7",  # loopback; RFC 4193
 )  # fmt: skip
 SAFE_NETWORKS = tuple(ip_network(text) for text in SAFE)
+NOBODYS = (  # no host sends from these, so no kernel answers to them
+    ("0.0.0.0/8", "'this network'"), ("127.0.0.0/8", "loopback"),  # RFC 1122 section 3.2.1.3
+    ("224.0.0.0/4", "multicast"), ("240.0.0.0/4", "reserved or broadcast"),  # RFC 5771; RFC 1112 section 4, RFC 919
+    ("::/128", "unspecified"), ("::1/128", "loopback"), ("ff00::/8", "multicast"),  # RFC 4291 sections 2.5.2, 2.5.3, 2.7
+)  # fmt: skip
+NOBODYS_NETWORKS = tuple((ip_network(text), what) for text, what in NOBODYS)
 ENDS = ("nothing", "bytes", "line", "close", "content-length")
 CLOSES = ("fin", "rst", "peer")
 KINDS = ("fixed", "exponential", "pareto", "lognormal", "forever")
@@ -140,6 +146,10 @@ def source_network(text: str) -> str:
         network = ip_network(text, strict=False)
     except ValueError:
         raise ValueError(f"{text!r} is no network (198.19.0.0/24, 2001:2:0:1::/120)") from None
+    for nobodys, what in NOBODYS_NETWORKS:
+        if network.version == nobodys.version and network.overlaps(nobodys):
+            instead = "198.19.0.0/16" if network.version == 4 else "2001:2:0:1::/64"
+            raise ValueError(f"{text} has addresses of {nobodys} ({what}), which no host can have: take some of {instead}")
     return str(network)
 
 
@@ -187,6 +197,11 @@ class Scenario:
         for text in self.set:
             if not text.partition("=")[2]:
                 raise ValueError(f"set {text!r}: give NAME=VALUE, a parameter of the profile")
+        for text in self.source:
+            try:
+                source_network(text)
+            except ValueError as refusal:
+                raise ValueError(f"source {refusal}") from None
         for name, words in CHOICES.items():
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it can be {', '.join(words)}")

@@ -277,6 +277,26 @@ def test_other_addresses_need_the_flag(address):
     assert Scenario(hold=1, target=(address, 80), may_test_this_target=True)
 
 
+@pytest.mark.parametrize(
+    ("network", "what"),
+    [
+        ("224.0.0.0/24", "multicast"), ("240.1.0.0/16", "reserved"), ("255.255.255.255/32", "broadcast"),
+        ("127.0.0.0/8", "loopback"), ("0.0.0.0/8", "this network"),
+        ("0.0.0.0/0", "this network"), ("128.0.0.0/1", "multicast"), ("::/128", "unspecified"),
+        ("::1/128", "loopback"), ("::/0", "unspecified"), ("ff02::/64", "multicast"),
+    ],
+)  # fmt: skip
+def test_sources_that_no_host_can_have(network, what):
+    with pytest.raises(ValueError, match=rf"^source {network} has addresses of .*{what}.*, which no host can have"):
+        Scenario(hold=1, source=(network,))
+
+
+def test_sources_are_networks():
+    assert Scenario(hold=1, source=("198.19.0.7/24", "10.0.0.0/8", "2001:2::/48")).source[0] == "198.19.0.7/24"
+    with pytest.raises(ValueError, match=r"^source 'here' is no network"):
+        Scenario(hold=1, source=("here",))
+
+
 # ---- scenario files
 
 
