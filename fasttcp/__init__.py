@@ -5,6 +5,8 @@ Every name below is loaded when it is first asked for, so that ``import fasttcp`
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +134,23 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(home), name)
     return value
+
+
+class _Unbuilt:
+    """The last finder, asked when none has found a module: if its source is here, it was only not compiled."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        folders = path if path and name.startswith("fasttcp.") else ()
+        if any(os.path.exists(os.path.join(folder, name.rpartition(".")[2] + ".pyx")) for folder in folders):
+            raise ModuleNotFoundError(
+                f"{name} is not compiled: {os.path.dirname(__path__[0])} is a source tree that was not built. "
+                "Run `pip install -e .` there, or leave that folder to import a fasttcp that is installed elsewhere",
+                name=name,
+            )
+
+
+sys.meta_path.append(_Unbuilt)
 
 
 def __dir__() -> list[str]:

@@ -4,8 +4,10 @@ import."""
 import ast
 import importlib
 import importlib.metadata
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,21 @@ def test_import_loads_nothing_and_the_table_no_more_than_it_needs():
     loaded = set(python("import sys; from fasttcp import ConnectionTable; print(*sys.modules)").split())
     assert "fasttcp.core.table" in loaded
     assert not loaded & {"numpy", "pyarrow", "asyncio", "socket", "fasttcp.packets", "fasttcp.cli"}
+
+
+@pytest.mark.parametrize("how", ["from fasttcp import ConnectionTable", "import fasttcp.core.table"])
+def test_a_source_tree_that_was_not_built_says_so(tmp_path, how):
+    package = Path(fasttcp.__file__).parent
+    for file in package.rglob("*.py"):
+        (tmp_path / "fasttcp" / file.relative_to(package)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, tmp_path / "fasttcp" / file.relative_to(package))
+    (tmp_path / "fasttcp/core/table.pyx").touch()
+    run = partial(subprocess.run, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run([sys.executable, "-c", how])
+    assert f"fasttcp.core.table is not compiled: {tmp_path.resolve()} is a source tree" in done.stderr
+    assert "`pip install -e .`" in done.stderr
+    assert run([sys.executable, "-c", "import fasttcp.spec"]).returncode == 0, "what needs no compiler works"
+    assert "No module named 'fasttcp.core.chair'" in run([sys.executable, "-c", "import fasttcp.core.chair"]).stderr
 
 
 @pytest.mark.smoke

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -15,13 +16,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.measure import Measurement
 
     from fasttcp.observe.glance import Glance
 
 __all__ = ["add_parser", "render", "run"]
 
-BAR = 24  # columns of a state's bar
+BAR = 24  # columns of a state's bar, where there is room
 
 
 def add_parser(subparsers: Any) -> None:
@@ -33,9 +35,9 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("capture", metavar="CAPTURE", nargs="?", help="play this capture")
     parser.add_argument("-i", "--interface", metavar="IFACE", help="capture live (fasttcp[live])")
-    parser.add_argument("--filter", metavar="BPF", default="", help="with -i: which packets to capture")
+    parser.add_argument("--filter", metavar="BPF", help="with -i: which packets to capture")
     parser.add_argument(
-        "--speed", type=_speed, default=1.0, metavar="X", help="of a capture: 10 is ten times its own; 0: unlimited (1)"
+        "--speed", type=_speed, metavar="X", help="of a capture: 10 is ten times its own; 0: unlimited (1)"
     )
     parser.add_argument("--every", type=_every, default=1.0, metavar="SECONDS", help="between two views (1)")
     parser.add_argument("--count", type=_number, metavar="N", help="end after so many views")
@@ -48,8 +50,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit status 0, also after Ctrl-C; 1 when nothing can be watched; 2 for arguments that contradict one another."""
-    if args.capture is not None and args.interface is not None:
-        print(f"fasttcp top: -i {args.interface} and {args.capture}: an interface or a capture, not both", file=sys.stderr)
+    if problem := _contradiction(args):
+        print(f"fasttcp top: {problem}", file=sys.stderr)
         return 2
     try:
         from rich.console import Console
@@ -58,19 +60,37 @@ def run(args: argparse.Namespace) -> int:
         return 1
     from fasttcp.errors import FastTCPError
 
-    console = Console()
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the process with status 1; main knows that the reader has enough
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name, or rich's ellipsis, that the output's encoding does not have
+    console = Screen()
     try:
         with contextlib.ExitStack() as stack:
             glances = _glances(args, stack)
             _show(console, islice(glances, args.count) if args.count else glances)
     except KeyboardInterrupt:
         pass
+    except BrokenPipeError:
+        raise
     except (OSError, FastTCPError, ValueError) as failure:
         where = f"{failure.filename}: " if isinstance(failure, OSError) and failure.filename else ""
         said = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
         print(f"fasttcp: {where}{said}", file=sys.stderr)
         return 1
     return 0
+
+
+def _contradiction(args: argparse.Namespace) -> str:
+    if args.capture is not None and args.interface is not None:
+        return f"-i {args.interface} and {args.capture}: an interface or a capture, not both"
+    if args.filter is not None and args.interface is None:
+        return f"--filter {args.filter!r} is for the packets of an interface: give one with -i"
+    if args.speed is not None and args.capture is None:
+        return f"--speed {args.speed:g} is for a capture that is played: name one"
+    return ""
 
 
 def _glances(args: argparse.Namespace, stack: contextlib.ExitStack) -> Iterator[Glance]:
@@ -80,14 +100,15 @@ def _glances(args: argparse.Namespace, stack: contextlib.ExitStack) -> Iterator[
     if args.interface is not None:
         from fasttcp.packets.live import LiveCapture
 
-        live = stack.enter_context(contextlib.closing(LiveCapture(args.interface, args.filter)))
+        live = stack.enter_context(contextlib.closing(LiveCapture(args.interface, args.filter or "")))
         followed = track(live, follow=True, checksums="ignore", profile=args.profile)
         title = args.interface + (f", {args.filter}" if args.filter else "")
         return glances_of_track(followed, title, args.every, most=args.rows)
     if args.capture is not None:
         followed = track(args.capture, checksums="ignore", profile=args.profile)
-        title = f"{args.capture} at {args.speed:g} times its speed" if args.speed else f"{args.capture}, unlimited"
-        return glances_of_replay(followed, title, args.every, speed=args.speed, most=args.rows)
+        speed = 1.0 if args.speed is None else args.speed
+        title = f"{args.capture} at {speed:g} times its speed" if speed else f"{args.capture}, unlimited"
+        return glances_of_replay(followed, title, args.every, speed=speed, most=args.rows)
     return glances_of_host(args.every, most=args.rows)
 
 
@@ -122,10 +143,8 @@ def render(glance: Glance) -> RenderableType:
     when = datetime.fromtimestamp(max(glance.now_ns, 0) / 1e9, timezone.utc)
     head = Text.assemble(
         f"{when:%Y-%m-%d %H:%M:%S} UTC   ", (f"{glance.connections:,} connections", "bold"), f"   {glance.title}",
-        no_wrap=True, overflow="ellipsis",
+        (f"\n{glance.note}" if glance.note else "", "bold"), no_wrap=True, overflow="ellipsis",
     )  # fmt: skip
-    if glance.note:
-        head = Text.assemble(head, "\n", (glance.note, "bold"))
     return Group(head, Columns([_states(glance), _counts(glance)], padding=(0, 3)), _talkers(glance))
 
 
@@ -138,14 +157,32 @@ def _states(glance: Glance) -> RenderableType:
     what = "sockets" if glance.talkers_are == "hosts" else "ends"
     table = Table("state", what, "", box=None, pad_edge=False)
     table.columns[1].justify = "right"
+    table.columns[0].no_wrap = table.columns[1].no_wrap = True  # so that the bar is what shrinks
     most = max(glance.states.values(), default=0)
     colours = {State.ESTABLISHED: "green", State.TIME_WAIT: "yellow", State.LISTEN: "blue"}
     for state in State:
         n = glance.states.get(state, 0)
         style = colours.get(state, "")
-        bar = "█" * max(1, round(BAR * n / most)) if n else ""
-        table.add_row(Text(state.name, style=style if n else "dim"), f"{n:,}", Text(f"{bar:{BAR}}", style=style))
+        table.add_row(Text(state.name, style=style if n else "dim"), f"{n:,}", _Bar(n / most if n else 0.0, style))
     return table
+
+
+class _Bar:
+    """A part of the longest bar: as many columns as there are, BAR at most."""
+
+    def __init__(self, part: float, style: str) -> None:
+        self.part, self.style = part, style
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        from rich.measure import Measurement
+
+        return Measurement(1, min(BAR, options.max_width))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
+        length = max(1, round(min(BAR, options.max_width) * self.part)) if self.part else 0
+        yield Text(("#" if options.ascii_only else "█") * length, style=self.style)
 
 
 def _counts(glance: Glance) -> RenderableType:
@@ -179,7 +216,7 @@ def _between(text: str, low: float, high: float, what: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = float("nan")
+        value = float("nan")  # which is not between any two
     if not low <= value <= high:
         raise argparse.ArgumentTypeError(f"{text!r} is no {what} from {low:g} to {high:g}")
     return value
@@ -194,4 +231,7 @@ def _every(text: str) -> float:
 
 
 def _number(text: str) -> int:
-    return int(_between(text, 1, 10_000, "number")) if text.isdecimal() else int(_between("nan", 1, 10_000, "number"))
+    value = _between(text, 1, 10_000, "whole number")
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 10000")
+    return int(value)

@@ -15,7 +15,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -83,15 +83,26 @@ class _World:
     route: Route | None
 
 
+def _refuse_taken(scenario: Scenario, addresses: Iterable[str], whose: str) -> None:
+    """ValueError for a source network in which the kernel has an address: it would take the answers for its own."""
+    taken = [ip_address(text) for text in addresses]
+    for text in scenario.source:
+        network = ip_network(text, strict=False)
+        for address in taken:
+            if address.version == network.version and address in network:
+                raise ValueError(f"--source {text} holds {address}, {whose}: its kernel would answer")
+
+
 @contextlib.contextmanager
 def _own_world(scenario: Scenario, profile: Profile) -> Iterator[_World]:
     """The network of its own, with a server in it."""
     version = 6 if scenario.ipv6 else 4
     address, kernel, routed, pool = OWN_NETWORK[version]
     connections = max(scenario.most_held, 1000)
+    _refuse_taken(scenario, [address], "the address of the server")
     with Lanes(scenario.threads, scenario.source or (pool,), profile) as lanes:
         enter_private_network()
-        lanes.open(addresses=(kernel,), networks=routed)
+        lanes.open(addresses=(kernel,), networks=scenario.source or routed)
         with OwnServer(
             address, OWN_PORT, mode=scenario.server, body=scenario.body, connections=connections,
             processes=scenario.server_processes,
@@ -112,14 +123,7 @@ def _world(scenario: Scenario, profile: Profile) -> Iterator[_World]:
         raise OSError(
             error.errno, f"this machine has no route to {host}: `ip route add {host} via ITS_ROUTER` ({error.strerror})"
         ) from None
-    taken = [ip_address(text) for text in local_addresses()]
-    for text in scenario.source:
-        network = ip_network(text, strict=False)
-        for address in taken:
-            if address.version == network.version and address in network:
-                raise ValueError(
-                    f"--source {text} holds {address}, an address of this machine: its kernel would answer"
-                )
+    _refuse_taken(scenario, local_addresses(), "an address of this machine")
     with Lanes(scenario.threads, scenario.source, profile) as lanes:
         lanes.open(networks=scenario.source)
         if route.local and ip_address(host).is_loopback and ip_address(host).version == 4:

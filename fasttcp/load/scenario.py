@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, fields
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-__all__ = ["Scenario", "Stage", "count", "draw", "is_safe", "per_second", "seconds", "stage"]
+__all__ = [
+    "CHOICES", "HTTP_GET", "Scenario", "Stage", "count", "draw", "is_safe", "per_second", "seconds", "source_network", "stage",
+]  # fmt: skip
 
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 SCALE = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
@@ -21,12 +23,21 @@ SAFE = (
     "::1/128", "fc00::/7",  # loopback; RFC 4193
 )  # fmt: skip
 SAFE_NETWORKS = tuple(ip_network(text) for text in SAFE)
+NOBODYS = (  # no host sends from these, so no kernel answers to them
+    ("0.0.0.0/8", "'this network'"), ("127.0.0.0/8", "loopback"),  # RFC 1122 section 3.2.1.3
+    ("224.0.0.0/4", "multicast"), ("240.0.0.0/4", "reserved or broadcast"),  # RFC 5771; RFC 1112 section 4, RFC 919
+    ("::/128", "unspecified"), ("::1/128", "loopback"), ("ff00::/8", "multicast"),  # RFC 4291 sections 2.5.2, 2.5.3, 2.7
+)  # fmt: skip
+NOBODYS_NETWORKS = tuple((ip_network(text), what) for text, what in NOBODYS)
 ENDS = ("nothing", "bytes", "line", "close", "content-length")
 CLOSES = ("fin", "rst", "peer")
 KINDS = ("fixed", "exponential", "pareto", "lognormal", "forever")
 WORDS = {"on": True, "off": False, "none": None}  # of a parameter's value
 MOST_THREADS = 256  # as many queues as a TUN device has, linux drivers/net/tun.c MAX_TAP_QUEUES
 SERVERS = ("http", "http-close", "echo", "sink", "backlog")
+CHOICES = {"arrivals": ("constant", "poisson"), "expect": ENDS, "close": CLOSES, "server": SERVERS}
+# What --http, and http = true of a scenario file, stand for.
+HTTP_GET = {"request": b"GET / HTTP/1.1\r\nHost: fasttcp\r\n\r\n", "expect": "content-length"}
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kmg]?)", re.ASCII)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|min|m|h)?", re.ASCII)
@@ -129,6 +140,19 @@ def is_safe(address: str) -> bool:
     return any(given.version == network.version and given in network for network in SAFE_NETWORKS)
 
 
+def source_network(text: str) -> str:
+    """A network to connect from, without bits of hosts. ValueError for none, and for addresses that no host can have."""
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is no network (198.19.0.0/24, 2001:2:0:1::/120)") from None
+    for nobodys, what in NOBODYS_NETWORKS:
+        if network.version == nobodys.version and network.overlaps(nobodys):
+            instead = "198.19.0.0/16" if network.version == 4 else "2001:2:0:1::/64"
+            raise ValueError(f"{text} has addresses of {nobodys} ({what}), which no host can have: take some of {instead}")
+    return str(network)
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What a load is to be. Times in seconds, rates a second; every field has the name of its option.
@@ -173,12 +197,12 @@ class Scenario:
         for text in self.set:
             if not text.partition("=")[2]:
                 raise ValueError(f"set {text!r}: give NAME=VALUE, a parameter of the profile")
-        for name, words in (
-            ("arrivals", ("constant", "poisson")),
-            ("expect", ENDS),
-            ("close", CLOSES),
-            ("server", SERVERS),
-        ):
+        for text in self.source:
+            try:
+                source_network(text)
+            except ValueError as refusal:
+                raise ValueError(f"source {refusal}") from None
+        for name, words in CHOICES.items():
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it can be {', '.join(words)}")
         for name in ("hold", "churn", "rate", "timeout", "grace"):

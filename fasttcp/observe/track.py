@@ -9,6 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import partial
+from operator import index
 from typing import Any
 
 from fasttcp.errors import CaptureError
@@ -91,6 +92,8 @@ def track(
         The only source cannot be read at all. Of several, those that cannot be read are listed in `Track.failures`.
     FilterError
         The filter cannot be understood: its text points at the word.
+    TypeError, ValueError
+        Another parameter, which is named, cannot have that value; or there is no source at all.
 
     Notes
     -----
@@ -99,16 +102,23 @@ def track(
     """
     if checksums not in ("validate", "ignore"):
         raise ValueError(f"checksums: expected 'validate' or 'ignore', got {checksums!r}")
-    if interim is not None and not 1e-3 <= interim <= 1e9:
+    try:
+        fits = interim is None or 1e-3 <= interim <= 1e9
+    except TypeError:
+        raise TypeError(f"interim: {interim!r} is no number of seconds") from None
+    if not fits:
         raise ValueError(f"interim: {interim!r} is not between 0.001 and 1,000,000,000 seconds")
-    if threads < 1:
-        raise ValueError(f"threads: {threads!r} is less than 1")
+    max_connections = _whole("max_connections", max_connections)
+    threads = _whole("threads", threads)
     chosen = find_profile(profile)
     ignore = checksums == "ignore"
     if chosen.ignore_checksums != ignore:
         chosen = chosen.replace(ignore_checksums=ignore)
+    sources = _sources(source)
+    if not sources:
+        raise ValueError(f"source: {source!r} holds nothing, expected one capture or several")
     return Track(
-        _sources(source), chosen, checksums=checksums, tunnels=tunnels, max_connections=max_connections, seed=seed,
+        sources, chosen, checksums=checksums, tunnels=tunnels, max_connections=max_connections, seed=seed,
         follow=follow, where=where, interim_ns=0 if interim is None else round(interim * 1e9),
         threads=threads,
     )  # fmt: skip
@@ -351,6 +361,17 @@ class Track:
             self.damages.append(reader.damage)
         reader.close()
         self._done += 1
+
+
+def _whole(name: str, value: Any) -> int:
+    """A number from 1 to 2^31, the most rows that a table can have."""
+    try:
+        number = index(value)
+    except TypeError:
+        raise TypeError(f"{name}: {value!r} is no whole number") from None
+    if not 1 <= number <= 1 << 31:
+        raise ValueError(f"{name}: {value!r} is not between 1 and {1 << 31:,}")
+    return number
 
 
 def _is_whole(source: Any) -> bool:

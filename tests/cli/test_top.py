@@ -156,7 +156,7 @@ def test_a_view_has_every_number(tmp_path):
         "eth0", 1_700_000_000 * SECOND, states, 55_000, {"opened": (1_234_567, 890.5), "ended": (7, 0.0)},
         [Talker("[2001:db8::1]:40000 > [2001:db8::2]:443", "ESTABLISHED ESTABLISHED", 123456.7, 9_876_543_210)],
     )  # fmt: skip
-    recorder = console.Console(record=True, width=100, file=(tmp_path / "x").open("w"))
+    recorder = console.Console(record=True, width=100, file=(tmp_path / "x").open("w", encoding="utf-8"))
     recorder.print(render(glance))
     text = recorder.export_text()
     recorder.file.close()
@@ -170,6 +170,33 @@ def test_a_view_has_every_number(tmp_path):
     assert rows["CLOSED"].count("█") == 0
     assert rows["TIME_WAIT"].count("█") == 24
     assert rows["FIN_WAIT_1"].count("█") == 12
+
+
+@pytest.mark.parametrize(("encoding", "block"), [("utf-8", "█"), ("ascii", "#")])
+def test_a_narrow_view_has_short_bars_and_no_line_is_wrapped(encoding, block):
+    pytest.importorskip("rich", reason="rich is not installed: the extra fasttcp[top]")
+    done = subprocess.run(
+        [*COMMAND, CAPTURES / "close_by_client.pcap", "--speed", "0"], capture_output=True, timeout=60, check=False,
+        encoding=encoding, env={**os.environ, "COLUMNS": "40", "PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 40
+    assert lines[1].rstrip() == "the capture has ended"
+    (bar,) = (line for line in lines if line.startswith("TIME_WAIT"))
+    assert bar.count(block) == 40 - bar.index(block) == len(bar.split()[-1])
+
+
+def test_a_reader_that_has_enough_is_no_failure():
+    pytest.importorskip("rich", reason="rich is not installed: the extra fasttcp[top]")
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*COMMAND, CAPTURES / "close_by_client.pcap", "--speed", "0"], stdout=write, stderr=subprocess.PIPE, timeout=60,
+        check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_without_a_terminal_views_are_printed():
@@ -228,7 +255,11 @@ def test_on_a_terminal_the_screen_comes_back_and_the_last_view_stays():
     ("args", "status", "words"),
     [
         (("-i", "lo", "x.pcap"), 2, "not both"), (("--speed", "-1", "x.pcap"), 2, "no speed"),
-        (("--every", "0",), 2, "no number of seconds"), (("--rows", "x",), 2, "no number"),
+        (("--every", "0",), 2, "no number of seconds"), (("--rows", "x",), 2, "'x' is no whole number"),
+        (("--rows", "-1"), 2, "'-1' is no whole number from 1 to 10"), (("--count", "-1"), 2, "'-1' is no whole number"),
+        (("--count", "1.5"), 2, "'1.5' is no whole number"), (("--filter", "tcp"), 2, "--filter 'tcp' is for the packets"),
+        (("--filter", "tcp", "x.pcap"), 2, "with -i"), (("--speed", "2"), 2, "--speed 2 is for a capture"),
+        (("--speed", "1", "-i", "lo"), 2, "--speed 1 is for a capture"),
         (("nowhere.pcap",), 1, "nowhere.pcap: No such file"),
     ],
 )  # fmt: skip

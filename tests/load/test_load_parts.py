@@ -1,5 +1,6 @@
 """The parts of the load tester that need no network: histograms, the calendar, answers, packets, words."""
 
+import argparse
 import random
 import re
 import struct
@@ -8,10 +9,12 @@ import sys
 import pytest
 
 from fasttcp import SegmentBatch
+from fasttcp.cli import load
 from fasttcp.load import _testing
 from fasttcp.load.histogram import Histogram
 from fasttcp.load.report import condition
-from fasttcp.load.scenario import Scenario, count, draw, is_safe, per_second, seconds, stage
+from fasttcp.load.scenario import HTTP_GET, Scenario, Stage, count, draw, is_safe, per_second, seconds, stage
+from fasttcp.load.toml import COMMAND_LINE, read_scenario
 
 NOTHING, BYTES, LINE, CLOSE, LENGTH = range(5)
 MORE, DONE, WRONG = range(3)
@@ -272,6 +275,97 @@ def test_other_addresses_need_the_flag(address):
     with pytest.raises(ValueError, match="--i-may-test-this-target"):
         Scenario(hold=1, target=(address, 80))
     assert Scenario(hold=1, target=(address, 80), may_test_this_target=True)
+
+
+@pytest.mark.parametrize(
+    ("network", "what"),
+    [
+        ("224.0.0.0/24", "multicast"), ("240.1.0.0/16", "reserved"), ("255.255.255.255/32", "broadcast"),
+        ("127.0.0.0/8", "loopback"), ("0.0.0.0/8", "this network"),
+        ("0.0.0.0/0", "this network"), ("128.0.0.0/1", "multicast"), ("::/128", "unspecified"),
+        ("::1/128", "loopback"), ("::/0", "unspecified"), ("ff02::/64", "multicast"),
+    ],
+)  # fmt: skip
+def test_sources_that_no_host_can_have(network, what):
+    with pytest.raises(ValueError, match=rf"^source {network} has addresses of .*{what}.*, which no host can have"):
+        Scenario(hold=1, source=(network,))
+
+
+def test_sources_are_networks():
+    assert Scenario(hold=1, source=("198.19.0.7/24", "10.0.0.0/8", "2001:2::/48")).source[0] == "198.19.0.7/24"
+    with pytest.raises(ValueError, match=r"^source 'here' is no network"):
+        Scenario(hold=1, source=("here",))
+
+
+# ---- scenario files
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ('source = "198.18.64.1/24"', "source", ("198.18.64.0/24",)),
+        ('source = ["198.19.0.0/24", "198.19.1.0/24"]', "source", ("198.19.0.0/24", "198.19.1.0/24")),
+        ('stage = "1s:hold=5"', "stage", (Stage(1, hold=5),)), ('stage = ["1s:hold=5"]', "stage", (Stage(1, hold=5),)),
+        ('stage = {for = "1s", hold = 5}', "stage", (Stage(1, hold=5),)), ("ports = [1024, 65535]", "ports", (1024, 65535)),
+        ('ports = "1024-65535"', "ports", (1024, 65535)), ('set = "msl=15s"', "set", ("msl=15s",)),
+        ('set = ["msl=15s", "tcp_tw_reuse=1"]', "set", ("msl=15s", "tcp_tw_reuse=1")),
+        ('set = {msl = "15s", tcp_timestamps = false}', "set", ("msl=15s", "tcp_timestamps=off")),
+        ("ipv6 = true", "ipv6", True), ("half-close = false", "half_close", False), ("seed = 7", "seed", 7),
+        ('hold = "1k"', "hold", 1000), ('request = "a\\r\\n"', "request", b"a\r\n"), ('expect = "17"', "expect_bytes", 17),
+    ],
+)  # fmt: skip
+def test_a_scenario_file_has_the_types_of_toml(tmp_path, text, field, value):
+    file = tmp_path / "s.toml"
+    file.write_text(text)
+    found = read_scenario(str(file))[field]
+    assert (type(found), found) == (type(value), value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('ipv6 = "no"', "ipv6: 'no' is neither true nor false"), ('half_close = "false"', "half_close: 'false' is neither"),
+        ("ipv6 = 1", "ipv6: 1 is neither"), ("seed = 1.7", "seed: 1.7 is no whole number"), ("seed = true", "seed: True is no"),
+        ("hold = 10.0", "hold: 10.0 is no whole number"), ("threads = true", "threads: True is no whole number"),
+        ("rate = true", "rate: True is no rate"), ("life = [1]", r"life: \[1\] is no distribution"),
+        ('ports = "1024"', "ports: '1024' is no range"), ("ports = [1024, 65535, 5]", r"ports: \[1024, 65535, 5\] is no range"),
+        ("ports = [1024.5, 2000]", "ports: 1024.5 is no whole"), ("ports = [9, 5]", "ports: '9-5' is no range of ports"),
+        ("ports = 1024", "ports: 1024 is no range"), ("request = 5", "request: 5 is no text"),
+        ("close = 5", "close: 5 is none of fin"),
+        ('arrivals = "daily"', "arrivals: 'daily' is none of constant, poisson"),
+        ('profile = "os2"', "profile: unknown profile 'os2'"),
+        ("source = 5", "source: 5 is no text"), ('source = ["here"]', "source: 'here' is no network"),
+        ("stage = 5", "stage: 5 is no stage"), ("set = 5", "set: 5 is no text"), ('set = "msl"', "set: 'msl' is no parameter"),
+        ("http = 1", "http: 1 is neither"), ("hold =", "Invalid value"),
+        *((f"{name} = 1", f"{name}: only the command line can say this") for name in COMMAND_LINE),
+    ],
+)  # fmt: skip
+def test_other_types_are_refused_with_file_and_field(tmp_path, text, says):
+    file = tmp_path / "s.toml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=f"{re.escape(str(file))}: {says}"):
+        read_scenario(str(file))
+
+
+def test_a_scenario_file_in_another_encoding_is_named(tmp_path):
+    file = tmp_path / "s.toml"
+    file.write_bytes('expect_line = "é"'.encode("latin-1"))
+    with pytest.raises(ValueError, match=f"^{re.escape(str(file))}: byte 15 is no UTF-8"):
+        read_scenario(str(file))
+
+
+def test_http_of_a_scenario_file_is_that_of_the_command_line(tmp_path):
+    parser = argparse.ArgumentParser()
+    load.add_parser(parser.add_subparsers())
+    file = tmp_path / "s.toml"
+    file.write_text("hold = 5\nhttp = true")
+    by_file, by_option = (["load", "--scenario", str(file)], ["load", "--hold", "5", "--http"])
+    assert load._scenario(parser.parse_args(by_file)) == load._scenario(parser.parse_args(by_option))
+    assert read_scenario(str(file)) == {"hold": 5, **HTTP_GET}
+    file.write_text('http = true\nrequest = "x"')
+    assert read_scenario(str(file)) == {**HTTP_GET, "request": b"x"}
+    file.write_text("http = false")
+    assert read_scenario(str(file)) == {}
 
 
 # Checksums

@@ -262,6 +262,17 @@ def test_ctrl_c_closes_and_a_second_one_resets(presses):
     assert told["outcomes"]["ok" if presses == 1 else "cut_off"] == 200
 
 
+@pytest.mark.parametrize("given", [("--source", "198.18.0.0/24"), ("--ipv6", "--source", "2001:2::/112")])
+def test_a_source_network_with_the_server_in_it_is_refused(given):
+    told = load("--hold", "5", *given)
+    assert told.returncode == 2 and f"{given[-1]} holds" in told.stderr and "the address of the server" in told.stderr
+
+
+@pytest.mark.parametrize("network", ["10.9.0.0/24", "198.18.64.0/24", "fd00:9::/120"])
+def test_any_other_source_network_is_routed(network):
+    clean(report("--hold", "20", "--duration", "300ms", "--source", network, *["--ipv6"] * (":" in network)))
+
+
 def test_outputs(tmp_path):
     told = load(
         "--hold", "50", "--churn", "50", "--duration", "1200ms", *HTTP,

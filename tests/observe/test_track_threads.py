@@ -130,6 +130,23 @@ def test_threads_below_one_are_refused(capture):
         track(capture, threads=0)
 
 
+@pytest.mark.parametrize(
+    ("given", "error", "says"),
+    [
+        ({"max_connections": "x"}, TypeError, "max_connections: 'x' is no whole number"),
+        ({"max_connections": 0}, ValueError, "max_connections: 0 is not between 1 and 2,147,483,648"),
+        ({"threads": "x"}, TypeError, "threads: 'x' is no whole number"),
+        ({"threads": 1.5}, TypeError, "threads: 1.5 is no"), ({"threads": 0}, ValueError, "threads: 0 is not between"),
+        ({"interim": "x"}, TypeError, "interim: 'x' is no number of seconds"), ({"interim": 0}, ValueError, "interim: 0 is not"),
+        ({"source": []}, ValueError, r"source: \[\] holds nothing"), ({"source": {}}, ValueError, "source: {} holds nothing"),
+        ({"source": [[], ()]}, ValueError, "source: .* holds nothing"),
+    ],
+)  # fmt: skip
+def test_what_track_cannot_be_given_is_named(given, error, says):
+    with pytest.raises(error, match=f"^{says}"):
+        track(**{"source": b"", **given})
+
+
 def test_the_thread_goes_with_its_track(capture):
     def helpers():
         return [thread for thread in threading.enumerate() if thread.name == "fasttcp track"]
