@@ -150,7 +150,8 @@ class _Unbuilt:
             )
 
 
-sys.meta_path.append(_Unbuilt)
+if os.path.exists(os.path.join(__path__[0], "core", "table.pyx")):  # a source tree; an installed package has none
+    sys.meta_path.append(_Unbuilt)
 
 
 def __dir__() -> list[str]:

@@ -20,7 +20,6 @@ __all__ = ["Interrupts", "add_parser", "network", "run", "text_bytes", "word"]
 
 # The load that is run when none is described: a fifth of the time opens, in the rest a thousand a second are replaced.
 DURATION, FILL_RATE, FILL_SHARE = 10.0, 5_000.0, 0.2
-REQUEST = b"GET / HTTP/1.1\r\nHost: fasttcp\r\n\r\n"
 
 
 def word(read: str) -> Callable[[str], Any]:
@@ -62,11 +61,12 @@ def _target(text: str) -> tuple[str, int]:
 
 
 def _ports(text: str) -> tuple[int, int]:
-    first, _, last = text.partition("-")
+    from fasttcp.load.loads import parse_ports
+
     try:
-        return int(first), int(last)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no range of ports (1024-65535)") from None
+        return parse_ports(text)
+    except ValueError as refusal:
+        raise argparse.ArgumentTypeError(str(refusal)) from None
 
 
 def network(text: str) -> str:
@@ -95,7 +95,7 @@ def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
     parser.add_argument(
         "--i-may-test-this-target", action="store_true", help="for other than loopback, private and benchmark addresses"
     )
-    parser.add_argument("--scenario", metavar="FILE", help="the same options from a TOML file; options given here win")
+    parser.add_argument("--scenario", metavar="FILE", help="options from a TOML file; those given here win")
     what = parser.add_argument_group("load")
     what.add_argument("--hold", type=count, metavar="N", help="keep N connections open (closed model)")
     what.add_argument("--churn", type=rate, metavar="R", help="of those replace R a second, the oldest first")
@@ -193,7 +193,7 @@ def text_bytes(text: str) -> bytes:
 
 def _scenario(args: argparse.Namespace) -> Scenario:
     """The options, over those of the scenario file, over the defaults. ValueError."""
-    from fasttcp.load.scenario import Scenario, Stage
+    from fasttcp.load.scenario import HTTP_GET, Scenario, Stage
 
     given: dict[str, Any] = {}
     if args.scenario:
@@ -210,7 +210,7 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         if getattr(args, name):
             given[name] = tuple(getattr(args, name))
     if args.http:
-        given |= {"request": REQUEST, "expect": "content-length"}
+        given |= HTTP_GET
     if args.request is not None:
         given["request"] = text_bytes(args.request)
     if args.expect is not None:
@@ -229,7 +229,7 @@ def _scenario(args: argparse.Namespace) -> Scenario:
             Stage((1 - FILL_SHARE) * whole, hold=held, churn=given.pop("churn", 1_000.0)),
         )
         if not {"request", "expect"} & set(given) and given.get("target") is None and given.get("server", "http") == "http":
-            given |= {"request": REQUEST, "expect": "content-length"}
+            given |= HTTP_GET
     return Scenario(**given)
 
 

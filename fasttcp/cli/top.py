@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+from fasttcp.cli.said import said
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -64,8 +65,6 @@ def run(args: argparse.Namespace) -> int:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError  # rich would end the process with status 1; main knows that the reader has enough
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a name, or rich's ellipsis, that the output's encoding does not have
     console = Screen()
     try:
         with contextlib.ExitStack() as stack:
@@ -76,9 +75,7 @@ def run(args: argparse.Namespace) -> int:
     except BrokenPipeError:
         raise
     except (OSError, FastTCPError, ValueError) as failure:
-        where = f"{failure.filename}: " if isinstance(failure, OSError) and failure.filename else ""
-        said = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
-        print(f"fasttcp: {where}{said}", file=sys.stderr)
+        print(f"fasttcp top: {said(failure)}", file=sys.stderr)
         return 1
     return 0
 
