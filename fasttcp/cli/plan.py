@@ -78,21 +78,13 @@ def run(args: argparse.Namespace) -> int:
     from fasttcp.load.chart import ChartError
 
     try:
-        question = _Question(args)
-    except (OSError, FastTCPError, ValueError) as failure:
-        # A file or a host that cannot be read is no wrong argument.
-        return _fail(failure, 2 if isinstance(failure, ValueError) and not hasattr(failure, "offset") else 1)
-    try:
-        return question.answer()
+        return _Question(args).answer()
     except BrokenPipeError:
         raise
     except (OSError, FastTCPError, ValueError, MemoryError, ChartError) as failure:
-        return _fail(failure, 1)
-
-
-def _fail(failure: Exception, status: int) -> int:
-    print(f"fasttcp plan: {said(failure)}", file=sys.stderr)
-    return status
+        print(f"fasttcp plan: {said(failure)}", file=sys.stderr)
+        # A file or a host that cannot be read is no wrong argument.
+        return 2 if isinstance(failure, ValueError) and not hasattr(failure, "offset") else 1
 
 
 class _Question:
