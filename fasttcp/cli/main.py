@@ -54,8 +54,9 @@ def _open_streams() -> None:
     """Streams that were closed are nowhere from now on, or the next file that is opened would get their place; stdout has its
     buffer under `python -u` too: without one, what a signal cuts off a write is lost; and what a terminal's or a file's
     character set has not, is a question mark in it."""
-    while os.open(os.devnull, os.O_RDWR) <= 2:
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
+    os.close(spare)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as failure:
         _forget_output()
         if status == 0:  # else the verb has told of it
-            print(f"fasttcp: output: {said(failure)}", file=sys.stderr)
+            print(f"fasttcp: {said(failure)}", file=sys.stderr)
             return 1
     except KeyboardInterrupt:
         return 130

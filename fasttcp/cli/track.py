@@ -7,13 +7,12 @@ Several are read as one stream, in the order of their times. With -i an interfac
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from fasttcp.cli.said import said
+from fasttcp.cli.said import NO_ROOM, said
 
 if TYPE_CHECKING:
     from fasttcp.cli.output import Sink
@@ -24,7 +23,6 @@ __all__ = ["add_parser", "run"]
 
 FORMATS = ("table", "zeek", "json", "csv", "arrow", "parquet")
 PROGRESS_SECONDS = 0.2
-NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -198,8 +196,8 @@ class _Progress:
 
 
 def _fail(failure: Exception, output: str | None) -> int:
-    if isinstance(failure, OSError) and failure.filename is None and failure.errno in NO_ROOM:
-        failure.filename = output or "output"
+    if isinstance(failure, OSError) and failure.errno in NO_ROOM:
+        failure.filename = output  # None: stdout
     print(f"fasttcp: {said(failure)}", file=sys.stderr)
     return 1
 
