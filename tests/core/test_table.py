@@ -553,6 +553,17 @@ def test_counters_carry_beyond_their_low_halves(repeated):
     table.check_invariants()
 
 
+@pytest.mark.parametrize("payload", [0x7FFFFFFF, 0x80000000, 0x80000005, 0xFFFFFFFF])
+def test_more_bytes_than_any_packet_holds_are_the_same_to_both_ways(payload):
+    """A record of steps is kept by the general path alone."""
+    segments = opening()
+    segments.append(send(3 * MS, A, B, "ACK", ISN_A + 1, ISN_B + 1, payload))
+    segments.append(send(4 * MS, B, A, "ACK", ISN_B + 1, ISN_A + 1))
+    short, general = observer(), observer(trace=64)
+    assert feed(short, *segments) == feed(general, *segments)
+    assert bytes(memoryview(short.summaries())) == bytes(memoryview(general.summaries()))
+
+
 def test_a_free_row_is_nobodys():
     """Its key is all zeros, its link to the next free row looks like a deadline: a segment of zeros must not find it."""
     table = observer(128, tick_ns=10 * S)
