@@ -238,10 +238,13 @@ def test_the_short_ways_come_to_what_the_general_path_comes_to(mix, more, tmp_pa
     stream = ChurnStream(500, mix=mix, seed=3)
     for size in [1, 1, 7, 400, 3000] * 12:
         segments = np.array(np.frombuffer(stream.take(size), SEGMENT_DTYPE))
-        # What a stream of churn lacks: SYNs with data, without a window scale or with one that is too large.
+        # What a stream of churn lacks: SYNs with data, without a window scale or with one that is too large; an ACK that is
+        # older than the one before, a SYN+ACK with a FIN.
         segments["payload"][::11] += (segments["flags"][::11] == 2) * np.uint32(5)
         segments["options"][::3] &= 0xFD
         segments["wscale"][::5] = 77
+        segments["ack"][::13] -= (segments["flags"][::13] & 0x16 == 0x10) * np.uint32(1)
+        segments["flags"][::17] |= segments["flags"][::17] == 0x12
         assert bytes(short.apply(segments)) == bytes(whole.apply(segments))
         assert bytes(short.summaries()) == bytes(whole.summaries())
         assert bytes(short.take_ended()) == bytes(whole.take_ended())
