@@ -61,11 +61,8 @@ def run(args: argparse.Namespace) -> int:
         return 1
     from fasttcp.errors import FastTCPError
 
-    class Screen(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # rich would end the process with status 1; main knows that the reader has enough
-
-    console = Screen()
+    console = Console()
+    console.on_broken_pipe = _enough  # type: ignore[method-assign]
     try:
         with contextlib.ExitStack() as stack:
             glances = _glances(args, stack)
@@ -78,6 +75,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"fasttcp top: {said(failure)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _enough() -> None:
+    raise BrokenPipeError  # rich would end the process with status 1; main knows that the reader has enough
 
 
 def _contradiction(args: argparse.Namespace) -> str:
