@@ -18,7 +18,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from fasttcp.cli.said import said
+from fasttcp.cli.said import NO_ROOM, said
 
 __all__ = ["main"]
 
@@ -92,7 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as failure:
         _forget_output()
         if status == 0:  # else the verb has told of it
-            print(f"fasttcp: {said(failure)}", file=sys.stderr)
+            what = "output: " if failure.filename is None and failure.errno in NO_ROOM else ""
+            print(f"fasttcp: {what}{said(failure)}", file=sys.stderr)
             return 1
     except KeyboardInterrupt:
         return 130

@@ -6,14 +6,12 @@ import errno
 
 __all__ = ["NO_ROOM", "said"]
 
-NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # of a write, the system tells these without a name
 
 
 def said(failure: BaseException) -> str:
-    """One line for a user. A disk that is full is told by the system without a name: it is the output's."""
+    """One line for a user."""
     if not isinstance(failure, OSError) or not failure.strerror:
         return str(failure) or type(failure).__name__
     name = failure.filename
-    if name is None:
-        return f"output: {failure.strerror}" if failure.errno in NO_ROOM else failure.strerror
-    return f"{name or repr(name)}: {failure.strerror}"
+    return failure.strerror if name is None else f"{name or repr(name)}: {failure.strerror}"

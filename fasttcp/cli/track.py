@@ -197,7 +197,7 @@ class _Progress:
 
 def _fail(failure: Exception, output: str | None) -> int:
     if isinstance(failure, OSError) and failure.errno in NO_ROOM:
-        failure.filename = output  # None: stdout
+        failure.filename = output or "output"
     print(f"fasttcp: {said(failure)}", file=sys.stderr)
     return 1
 
