@@ -287,11 +287,14 @@ def _unwritable(args: argparse.Namespace) -> str:
 
 
 def _write(args: argparse.Namespace, report: Report) -> None:
-    from fasttcp.load.page import page
+    def html() -> str:
+        from fasttcp.load.page import page
+
+        return page(report)
 
     texts: list[tuple[str | None, Callable[[], str]]] = [
         (args.csv, report.csv),
-        (args.html, lambda: page(report)),
+        (args.html, html),
         (None if args.json == "-" else args.json, lambda: report.json() + "\n"),
     ]
     for name, text in texts:
