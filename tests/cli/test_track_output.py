@@ -1,5 +1,6 @@
 """`fasttcp track`: filters, every format to a file and to a pipe, interim rows, a file that still grows."""
 
+import contextlib
 import csv
 import io
 import itertools
@@ -270,12 +271,13 @@ def wait_for(condition, seconds=60):
 
 
 def has_read(process, path):
-    """Whether a child's open file stands at its end."""
+    """Whether a child's open file stands at its end. What the child closes while one looks is not that file."""
     base = Path(f"/proc/{process.pid}")
-    for link in (base / "fd").iterdir():
-        if os.path.realpath(link) == str(path):
-            position = (base / "fdinfo" / link.name).read_text().split()[1]
-            return int(position) == path.stat().st_size
+    for number in os.listdir(base / "fd"):
+        with contextlib.suppress(FileNotFoundError):
+            if os.readlink(base / "fd" / number) == str(path):
+                position = (base / "fdinfo" / number).read_text().split()[1]
+                return int(position) == path.stat().st_size
     return False
 
 
