@@ -35,9 +35,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("files", metavar="FILE", nargs="*", help="captures, directories of captures, or -")
     parser.add_argument("-i", "--interface", metavar="IFACE", help="capture live, until Ctrl-C (fasttcp[live])")
     parser.add_argument("--filter", metavar="BPF", help="with -i: which packets to capture (pcap-filter(7))")
-    parser.add_argument("--format", choices=FORMATS, help="how to write connections (default: table)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--format", choices=FORMATS, help="how to write connections (default: table)")
+    form.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write them (default: standard output)")
-    parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
     parser.add_argument("--fields", metavar="NAME,...", help="which fields, in which order; 'help' lists them")
     parser.add_argument(
         "--where", metavar="FILTER", default="",

@@ -23,7 +23,6 @@ from fasttcp.core.usual cimport (
 cdef enum:
     BATCH = 32                  # segments whose lines are on their way together
     GROUP = 8                   # segments that are worked on together; BATCH is a multiple
-    AHEAD = 48                  # so many segments ahead of their keys they are asked for
     RING = 128                  # keys between their hash and their use: at least 2 * BATCH + GROUP
     # Timers that a call may look at; the rest waits for the next one, so a burst makes no call much longer than the median
     # (of 4,096 segments, five times). Without a burst a segment has less than one: an eighth of a connection's end and,
@@ -144,12 +143,12 @@ cdef void step_group(Observer *o, const Key *key, const Segment *segment, size_t
 cdef void step_some(
     Observer *o, const Key *key, const Segment *segments, const uint32_t *at, size_t n, Verdict *verdicts
 ) noexcept nogil:
-    """The same for those numbered at[0] to at[n - 1], whose keys follow each other."""
+    """The same for those numbered at[0] to at[n - 1], whose keys and verdicts follow each other."""
     cdef bint traced = o.engine.trace.steps != NULL
     cdef size_t i
     o.tallies.segments += n
     for i in range(n):
-        step(o, traced, &key[i], &segments[at[i]], &verdicts[at[i]])
+        step(o, traced, &key[i], &segments[at[i]], &verdicts[i])
 
 
 cdef void observe(Observer *o, const Segment *segment, Verdict *verdict) noexcept nogil:
@@ -178,6 +177,7 @@ cdef inline void pipeline(
     cdef Table *t = &o.engine.table
     cdef Key ring[RING]
     cdef Key *key
+    cdef const Segment *ahead
     cdef row_t row
     cdef size_t first = 0, i, now
     o.allowance = CALL_BUDGET + n * SEGMENT_BUDGET
@@ -187,8 +187,11 @@ cdef inline void pipeline(
             if made == NULL:
                 key_observed(key, &segments[numbered(at, i)], &t.hash_key)
             store_prefetch(t, key)
-            if at == NULL:
-                prefetch_read(&segments[i + AHEAD])     # a processor foresees them within a page only
+            # A processor foresees those that follow each other within a page only, and no others.
+            ahead = &segments[numbered(at, i + AHEAD)]
+            prefetch_read(ahead)
+            if at != NULL:
+                prefetch_read(<const char *>(ahead + 1) - 1)
             key += 1
         if first >= BATCH:
             key = key_at(ring, made, first - BATCH)
@@ -202,7 +205,7 @@ cdef inline void pipeline(
             if at == NULL:
                 step_group(o, key, segments + now, min(<size_t>GROUP, n - now), verdicts + now)
             else:
-                step_some(o, key, segments, at + now, min(<size_t>GROUP, n - now), verdicts)
+                step_some(o, key, segments, at + now, min(<size_t>GROUP, n - now), verdicts + now)
         first += GROUP
 
 

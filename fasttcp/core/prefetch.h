@@ -27,6 +27,19 @@
 #define prefetch_write(p) ((void)(p))
 #endif
 
+/* Between two looks at what another thread will change: leaves the core to its other half meanwhile. */
+#if defined(FASTTCP_PORTABLE)
+#define spin_pause() ((void)0)
+#elif (defined(__GNUC__) || defined(__clang__)) && (defined(__x86_64__) || defined(__i386__))
+#define spin_pause() __builtin_ia32_pause()
+#elif (defined(__GNUC__) || defined(__clang__)) && defined(__aarch64__)
+#define spin_pause() __asm__ __volatile__("yield")
+#elif defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
+#define spin_pause() _mm_pause()
+#else
+#define spin_pause() ((void)0)
+#endif
+
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
 #define FASTTCP_BIG_ENDIAN 1
 #else

@@ -5,6 +5,7 @@ from libc.stdint cimport uint32_t, uint64_t
 cdef extern from "prefetch.h" nogil:
     void prefetch_read(const void *p) noexcept
     void prefetch_write(const void *p) noexcept
+    void spin_pause() noexcept
     # Macros of variables: they may change them, for all that the compiler knows.
     void settle(uint32_t variable) noexcept
     void settle_pointer "settle"(const void *variable) noexcept

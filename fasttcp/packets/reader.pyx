@@ -161,6 +161,7 @@ cdef Py_ssize_t read_segments(CaptureReader reader, Segment* out, Place* places,
 cdef int reader_look(CaptureReader reader) except -1:
     """A mapped file that has become shorter is read to its new end: to touch what is gone would end the process."""
     cdef Walker* w = &reader.feed.walker
+    cdef Decoder* d = &reader.feed.decoder
     cdef uint64_t left
     if not reader.mapped or reader.ended:
         return 0
@@ -170,6 +171,8 @@ cdef int reader_look(CaptureReader reader) except -1:
         reader.mapped = left
         w.end = w.base + min(left, <uint64_t>(w.end - w.base))
         w.p = min(w.p, w.end)
+        if d.resume and reader.feed.frame.data + reader.feed.frame.captured > w.end:
+            d.resume = 0                                    # the rest of the frame at hand is gone with it
         reader.ended = left == 0
     return 0
 

@@ -84,6 +84,12 @@ def test_csv_and_chosen_fields():
     assert done.stdout.splitlines() == ["id.resp_p,history,end", "80,ShADaGdgFf,closed"]
 
 
+def test_two_formats_are_one_too_many():
+    done = run("track", CLOSE, "--json", "--format", "csv")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--format: not allowed with argument --json" in done.stderr
+
+
 def test_profile_linux_has_the_same_connection_without_zeeks_gaps():
     done = run("track", CLOSE, "--profile", "linux", "--fields", "history", "--no-summary")
     assert done.stdout.split() == ["history", "ShADadFf"]

@@ -17,7 +17,7 @@ import pytest
 from fasttcp.core.segments import SegmentBatch
 from fasttcp.errors import CaptureError, SegmentError, WrongThread
 from fasttcp.packets.reader import CaptureReader
-from packets.build import Packet, ethernet, packet4, packet6, pcap, pcapng
+from packets.build import Packet, amsdu, ethernet, packet4, packet6, pcap, pcapng, snap, wifi
 
 FRAMES = [ethernet(packet4(b"x" * (n % 90), seq=n)) for n in range(2000)]
 PCAP, PCAPNG = pcap(FRAMES), pcapng(FRAMES)
@@ -226,6 +226,19 @@ def test_mapped_file_that_shrinks_is_read_to_its_new_end(tmp_path, size, before)
     assert reader.damage.kind == "truncated"
     assert reader.damage.offset == size
     assert "became shorter" in reader.damage.message
+
+
+def test_a_frame_half_read_when_its_file_shrinks_is_left(tmp_path):
+    """An A-MSDU has several segments; the rest of one lies on pages that are gone."""
+    path = tmp_path / "shrinking.pcap"
+    frame = wifi(amsdu(*[snap(packet4(b"\0" * 1400, seq=n)) for n in range(9)]), qos="amsdu")
+    path.write_bytes(pcap([frame], link=105))
+    with CaptureReader(path) as reader:
+        batch = SegmentBatch(1)
+        assert [reader.read_batch(batch), batch[0].seq] == [1, 0]
+        os.truncate(path, 100)
+        assert (reader.read_batch(batch), reader.at_end) == (0, True)
+        assert (reader.damage.kind, reader.damage.offset) == ("truncated", 100)
 
 
 # What cannot be opened
