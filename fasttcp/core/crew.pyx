@@ -33,8 +33,8 @@ cdef enum:
 
 cdef inline void wait_for(void *lock) noexcept nogil:
     """Acquire a lock that another thread releases."""
-    cdef int i
-    for i in range(LOOKS):
+    cdef int _
+    for _ in range(LOOKS):
         if PyThread_acquire_lock(lock, 0):
             return
         spin_pause()
