@@ -35,7 +35,7 @@ def facts(summaries):
     return [records[i].tobytes() for i in order], ends[order]
 
 
-@pytest.mark.parametrize("shards", [1, 2, 3, 8])
+@pytest.mark.parametrize("shards", [1, 2, 3, 8, 64])
 def test_one_table_and_its_shards_agree(shards):
     one = ConnectionTable(5000, seat="observer", seed=1, keep_ended=True)
     many = ShardedTable(5000, shards=shards, seed=1, keep_ended=True)
