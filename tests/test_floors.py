@@ -68,7 +68,8 @@ MUST_NOT_KNOW = {
 EXCEPTIONS = {
     ("fasttcp.core.files", "os"): "the one module that opens files for a saved table",
     ("fasttcp.core.files", "tempfile"): "the same: the file is complete before it takes its name",
-    ("fasttcp.core.table", "os"): "os.urandom makes the hash's secret for a table that is given no seed",
+    ("fasttcp.core.opening", "os"): "os.urandom makes the hash's secret for a table that is given no seed",
+    ("fasttcp.core.table", "os"): "os.fspath names the file of a saved table in an error",
 }
 
 

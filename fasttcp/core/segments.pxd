@@ -13,3 +13,7 @@ cdef class SegmentBatch:
     cdef Py_buffer _lent
     cdef Py_ssize_t _strides[1]
     cdef object __weakref__
+
+
+# The n segments of a batch or of any other buffer of them, to be released by PyBuffer_Release; SegmentError for what is none.
+cdef size_t segments_shown(object source, Py_buffer *view) except? 0

@@ -393,3 +393,28 @@ cdef int _must_be_writable(SegmentBatch self) except -1:
     if not self.writable:
         raise BufferError("this batch stands on a read-only buffer")
     return 0
+
+
+# ---- what callers hand in -------------------------------------------------------------------------------------------
+
+cdef size_t segments_shown(object source, Py_buffer *view) except? 0:
+    """Fill in the view of a buffer of segments and return how many there are; SegmentError otherwise."""
+    try:
+        PyObject_GetBuffer(source, view, PyBUF_FORMAT | PyBUF_ND)
+    except TypeError:
+        raise SegmentError(
+            f"{type(source).__name__} is no batch of segments: give a SegmentBatch or a buffer of "
+            f"{sizeof(SegmentRecord)}-byte records"
+        ) from None
+    except (BufferError, ValueError) as refusal:
+        raise SegmentError(f"no contiguous buffer of segments: {refusal}") from None
+    if view.len % sizeof(SegmentRecord) != 0 or (view.itemsize != sizeof(SegmentRecord) and view.itemsize != 1):
+        message = (
+            f"a buffer of {view.len} bytes in items of {view.itemsize}: segments are records of {sizeof(SegmentRecord)} bytes"
+        )
+    elif <size_t>view.buf % 8 != 0 and view.len != 0:
+        message = "the buffer of segments does not begin on an 8-byte boundary"
+    else:
+        return view.len // sizeof(SegmentRecord)
+    PyBuffer_Release(view)
+    raise SegmentError(message)

@@ -36,9 +36,10 @@ from fasttcp.core.observer cimport Observer, Verdict, observer_advance
 from fasttcp.core.pipeline cimport AHEAD, observe_some
 from fasttcp.core.prefetch cimport load64, prefetch_read
 from fasttcp.core.records cimport Records, records_new, records_take
+from fasttcp.core.segments cimport segments_shown
 from fasttcp.core.store cimport store_behind
 from fasttcp.core.summary cimport Summary
-from fasttcp.core.table cimport SUMMARY_LAYOUT, VERDICT_LAYOUT, ConnectionTable, table_engine, table_segments
+from fasttcp.core.table cimport SUMMARY_LAYOUT, VERDICT_LAYOUT, ConnectionTable, table_engine
 from fasttcp.core.turn cimport Turn, turn_give, turn_take, turn_wait
 
 from fasttcp.errors import InvariantError, SegmentError, StaleHandle, StateError
@@ -219,7 +220,7 @@ cdef class ShardedTable:
         Returns the same records; `row` is what `handle` of this class understands.
         """
         cdef Py_buffer view
-        cdef size_t n = table_segments(segments, &view)
+        cdef size_t n = segments_shown(segments, &view)
         cdef Records out
         try:
             if n > <uint32_t>-1:
@@ -267,7 +268,7 @@ cdef class ShardedTable:
         cdef Py_buffer view
         cdef int shard
         packed = memoryview(segment) if not hasattr(segment, "_asdict") else _packed(segment)
-        if table_segments(packed, &view) != 1:
+        if segments_shown(packed, &view) != 1:
             PyBuffer_Release(&view)
             raise SegmentError("receive takes one segment")
         shard = shard_of(self.work.secret, opened(self), <const Segment *>view.buf)

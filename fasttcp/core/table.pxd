@@ -26,7 +26,6 @@ cdef Engine *table_engine(ConnectionTable table) noexcept
 cdef Endpoint *table_endpoint(ConnectionTable table) except NULL     # StateError in the observer seat
 cdef int table_apply(ConnectionTable table, const Segment *segments, size_t n, Verdict *verdicts) except -1 nogil
 
-# For what stands on top of several tables: the layouts of what is handed out, and the check of what is handed in.
+# For what stands on top of several tables: the layouts of what is handed out.
 cdef bytes VERDICT_LAYOUT
 cdef bytes SUMMARY_LAYOUT
-cdef size_t table_segments(object source, Py_buffer *view) except? 0

@@ -9,51 +9,49 @@ them under the same rule.
 
 from operator import index
 
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBuffer_Release
 from libc.stdint cimport INT64_MAX, INT64_MIN, uint64_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.stdlib cimport free
+from libc.string cimport memset
 
 from fasttcp.core.address cimport parse_address, parse_number, whole
 from fasttcp.core.application cimport Application, enter, expired, live_row, ready, row_of
 from fasttcp.core.arrivals cimport endpoint_batch, endpoint_receive
 from fasttcp.core.columns cimport ENDPOINT_COLUMNS, OBSERVER_COLUMNS
-from fasttcp.core.endings cimport endlog_endpoint, summarize_endpoint
-from fasttcp.core.endpoint cimport endpoint_check, endpoint_fini, endpoint_init, endpoint_recount
+from fasttcp.core.endings cimport summarize_endpoint
+from fasttcp.core.endpoint cimport endpoint_check, endpoint_recount
 from fasttcp.core.expiry cimport endpoint_advance
 from fasttcp.core.hash cimport Key, key_endpoint, key_observed
-from fasttcp.core.layout cimport INFO_BAD_CHECKSUM, INFO_BAD_HEADER, NO_ROW, Observed, Row, Segment, ns_t, row_t
-from fasttcp.core.observer cimport Observer, Tallies, Verdict, observer_advance
-from fasttcp.core.pipeline cimport observe, observe_batch
+from fasttcp.core.layout cimport NO_ROW, Row, Segment, ns_t, row_t
+from fasttcp.core.observer cimport Tallies, Verdict, observer_advance
+from fasttcp.core.opening cimport close_engine, layout_from, open_endpoint, open_observer, secret_from
 from fasttcp.core.output cimport OUTPUT_LIMIT
+from fasttcp.core.pipeline cimport observe, observe_batch
 from fasttcp.core.records cimport Records, column_new, records_new, records_take
 from fasttcp.core.saving cimport (
     check_head, load_endpoint, load_engine, save_engine, save_output, saved_endpoint_head, saved_head,
 )
 from fasttcp.core.scans cimport live_summaries, steps_of
-from fasttcp.core.segments cimport SegmentBatch
 from fasttcp.core.seat cimport Engine
+from fasttcp.core.segments cimport SegmentBatch, segments_shown
+from fasttcp.core.shown cimport segment_shown
 from fasttcp.core.snapshot cimport SnapshotReader, snapshot_begin, snapshot_done, snapshot_end, snapshot_open
 from fasttcp.core.store cimport (
-    SEAT_ENDPOINT, SEAT_OBSERVER, STORE_EVICT, STORE_LAZY, Table, store_behind, store_bytes, store_check, store_close,
-    store_find, store_handle, store_in_use, store_open, store_set_horizon,
+    STORE_LAZY, Table, store_behind, store_bytes, store_check, store_find, store_handle, store_in_use,
 )
-from fasttcp.core.summary cimport LIVE, EndLog, Summary, endlog_close, endlog_observed, summarize_observed
-from fasttcp.core.tcb cimport Endpoint, EndpointCold, Outcome
-from fasttcp.core.trace cimport Step, trace_close, trace_open
+from fasttcp.core.summary cimport LIVE, EndLog, Summary, endlog_close, summarize_observed
+from fasttcp.core.tcb cimport Endpoint, Outcome
+from fasttcp.core.trace cimport Step
 from fasttcp.core.turn cimport turn_give
 from fasttcp.core.verdicts cimport V_FULL, V_VOID
-from fasttcp.core.wheel cimport TIMEOUT_TICKS
 
 import os
 
 from fasttcp.core.files import replacing
 from fasttcp.core.outcomes import read_outcome
 from fasttcp.core.segments import Segment as SegmentTuple
-from fasttcp.core.silence import silence_ns
 from fasttcp.core.steps import read_steps
-from fasttcp.errors import InvariantError, ProfileError, SegmentError, SnapshotError, StaleHandle, StateError, TableFull
+from fasttcp.errors import InvariantError, SegmentError, SnapshotError, StaleHandle, StateError, TableFull
 from fasttcp.profiles import Profile
 from fasttcp.profiles import profile as find_profile
 from fasttcp.spec import Event, State
@@ -102,158 +100,26 @@ cdef int table_apply(ConnectionTable table, const Segment *segments, size_t n, V
 
 # ---- inside ----------------------------------------------------------------------------------------------------------
 
-cdef bytes _secret(seed):
-    """32 secret bytes: from the system, or from the seed by BLAKE2 so that neighbouring seeds have nothing in
-    common."""
-    if seed is None:
-        return os.urandom(32)
-    import hashlib      # not at the top: 3 ms that only a seed and the endpoint seat need
-
-    return hashlib.blake2b(str(whole("seed", seed, -(1 << 63), (1 << 64) - 1)).encode(), digest_size=32).digest()
-
-
-cdef list _ticks(times, tick_ns):
-    """Time-outs in whole ticks, rounded up: never early."""
-    ticks = [-(-ns // tick_ns) for ns in times]
-    if max(ticks) > TIMEOUT_TICKS:
-        raise ProfileError(
-            f"a time-out of {max(times)} ns is {max(ticks)} ticks of {tick_ns} ns: the wheel reaches {TIMEOUT_TICKS}; "
-            "use a larger tick_ns"
-        )
-    return ticks
-
-
-cdef size_t table_segments(object source, Py_buffer *view) except? 0:
-    """Fill in the view of a buffer of segments and return how many there are; SegmentError otherwise."""
-    try:
-        PyObject_GetBuffer(source, view, PyBUF_FORMAT | PyBUF_ND)
-    except TypeError:
-        raise SegmentError(
-            f"{type(source).__name__} is no batch of segments: give a SegmentBatch or a buffer of "
-            f"{sizeof(Segment)}-byte records"
-        ) from None
-    except (BufferError, ValueError) as refusal:
-        raise SegmentError(f"no contiguous buffer of segments: {refusal}") from None
-    if view.len % sizeof(Segment) != 0 or (view.itemsize != sizeof(Segment) and view.itemsize != 1):
-        message = (
-            f"a buffer of {view.len} bytes in items of {view.itemsize}: segments are records of {sizeof(Segment)} bytes"
-        )
-    elif <size_t>view.buf % 8 != 0 and view.len != 0:
-        message = "the buffer of segments does not begin on an 8-byte boundary"
-    else:
-        return view.len // sizeof(Segment)
-    PyBuffer_Release(view)
-    raise SegmentError(message)
-
-
-cdef int open_store(Engine *engine, int seat, dict layout, const char *secret) except -1:
-    """The parts that both seats stand on, with checked sizes; on failure nothing is left behind."""
-    cdef uint64_t words[4]
-    memcpy(words, secret, 32)
-    try:
-        store_open(
-            &engine.table, seat, layout["capacity"], layout["max_capacity"],
-            sizeof(Observed) if seat == SEAT_OBSERVER else sizeof(EndpointCold), layout["tick_ns"], words,
-            layout["flags"] | (STORE_EVICT if layout["evict"] else 0),
-        )
-        store_set_horizon(&engine.table, layout["horizon_ns"])
-        trace_open(&engine.trace, layout["trace"])
-    except BaseException:
-        store_close(&engine.table)
-        raise
-    return 0
-
-
-cdef int open_observer(ConnectionTable self, profile, dict layout, bytes secret) except -1:
-    cdef Observer *observer
-    cdef int i
-    ticks = _ticks(silence_ns(profile), layout["tick_ns"])
-    observer = <Observer *>calloc(1, sizeof(Observer))
-    if observer == NULL:
-        raise MemoryError("no memory for a table")
-    try:
-        open_store(&observer.engine, SEAT_OBSERVER, layout, secret)
-    except BaseException:
-        free(observer)
-        raise
-    observer.evict = layout["evict"]
-    observer.pick_up = 1 if profile.nf_conntrack_tcp_loose else 0
-    observer.any_rst = not profile.observer_rst_in_window
-    observer.any_isn = profile.observer_reuse == "isn"
-    observer.void_info = INFO_BAD_HEADER | (0 if profile.ignore_checksums else INFO_BAD_CHECKSUM)
-    observer.twin_ns = profile.observer_duplicate_window_ns or 0
-    for i in range(256):
-        observer.timeout[i] = ticks[i]
-    if self.keep_ended:
-        observer.watch.context = &self.ended
-        observer.watch.ended = endlog_observed
-    self.observer = observer
-    self.engine = &observer.engine
-    return 0
-
-
-cdef int open_endpoint(ConnectionTable self, profile, dict layout, bytes secret, size_t output_limit) except -1:
-    cdef Endpoint *endpoint
-    cdef uint64_t words[2]
-    import hashlib
-
-    # What goes on the wire must tell nothing of the index's secret.
-    cdef bytes other = hashlib.blake2b(secret, digest_size=16, person=b"endpoint").digest()
-    memcpy(words, <const char *>other, 16)
-    _ticks((
-        profile.time_wait_ns, profile.tcp_fin_timeout_ns or 0, profile.rto_max_ns, profile.tcp_keepalive_time_ns,
-        profile.tcp_keepalive_intvl_ns,
-    ), layout["tick_ns"])
-    endpoint = <Endpoint *>calloc(1, sizeof(Endpoint))
-    if endpoint == NULL:
-        raise MemoryError("no memory for a table")
-    try:
-        endpoint_init(endpoint, profile, words, output_limit)
-        open_store(&endpoint.engine, SEAT_ENDPOINT, layout, secret)
-    except BaseException:
-        endpoint_fini(endpoint)
-        free(endpoint)
-        raise
-    endpoint.evict = layout["evict"]
-    endpoint.auto_accept = layout["accept_all"]
-    endpoint.auto_read = layout["read_all"]
-    if self.keep_ended:
-        endpoint.watch.context = &self.ended
-        endpoint.watch.ended = endlog_endpoint
-    self.endpoint = endpoint
-    self.engine = &endpoint.engine
-    return 0
-
-
 cdef int open_table(
     ConnectionTable self, capacity, max_capacity, profile, seat, seed, bytes secret, on_full, tick_ns, trace,
     keep_ended, accept_all, read_all, output_limit, int flags,
 ) except -1:
     """Check every argument, then build the engine; on failure the table stays as it was, not open."""
+    cdef EndLog *ended = &self.ended if keep_ended else NULL
     if self.engine != NULL:
         raise StateError("this table was opened before")
     if seat not in ("endpoint", "observer"):
         raise ValueError(f"seat is {seat!r}; it can be 'endpoint' or 'observer'")
-    if on_full not in ("raise", "evict"):
-        raise ValueError(f"on_full is {on_full!r}; it can be 'raise' or 'evict'")
-    capacity = whole("capacity", capacity, 1, 1 << 31)
-    layout = {
-        "capacity": capacity,
-        "max_capacity": whole("max_capacity", max_capacity, capacity, 1 << 31),
-        "tick_ns": whole("tick_ns", tick_ns, 1, 10**12),
-        "trace": whole("trace", trace, 0, 1 << 32),
-        "evict": on_full == "evict",
-        "horizon_ns": profile.time_wait_ns,
-        "accept_all": bool(accept_all),
-        "read_all": bool(read_all),
-        "flags": flags,
-    }
-    most = whole("output_limit", output_limit, 1, 1 << 40)
-    self.keep_ended = bool(keep_ended)
+    layout = layout_from(
+        capacity, max_capacity, profile, on_full, tick_ns, trace, accept_all, read_all, output_limit, flags,
+    )
     if seat == "observer":
-        open_observer(self, profile, layout, secret)
+        self.observer = open_observer(profile, layout, secret, ended)
+        self.engine = &self.observer.engine
     else:
-        open_endpoint(self, profile, layout, secret, most)
+        self.endpoint = open_endpoint(profile, layout, secret, ended)
+        self.engine = &self.endpoint.engine
+    self.keep_ended = bool(keep_ended)
     self.profile, self.seat, self.on_full, self.seed = profile, seat, on_full, seed
     return 0
 
@@ -272,42 +138,6 @@ cdef void fire_due(Endpoint *e, ns_t now_ns, size_t budget) noexcept nogil:
     cdef Outcome outcomes[DUE_BATCH]
     while endpoint_advance(e, now_ns, &budget, outcomes, DUE_BATCH) == DUE_BATCH:
         pass
-
-
-cdef extern from *:
-    """
-    /* The n bytes that a memoryview shows; NULL if it shows anything else, or nothing any more. To be used at once: unlike
-       PyObject_GetBuffer, this does not keep them from going away. */
-    static const void *fasttcp_shown(PyObject *view, Py_ssize_t n)
-    {
-    #if defined(CYTHON_COMPILING_IN_CPYTHON) && CYTHON_COMPILING_IN_CPYTHON && !defined(Py_LIMITED_API)
-        const PyMemoryViewObject *v = (const PyMemoryViewObject *)view;
-        if (PyMemoryView_Check(view) && (v->flags & (_Py_MEMORYVIEW_RELEASED | _Py_MEMORYVIEW_C)) == _Py_MEMORYVIEW_C
-                && !(v->mbuf->flags & _Py_MANAGED_BUFFER_RELEASED) && v->view.len == n
-                && (v->view.itemsize == 1 || v->view.itemsize == n))
-            return v->view.buf;
-    #endif
-        return NULL;
-    }
-    """
-    const void *fasttcp_shown(object view, Py_ssize_t n) noexcept
-
-
-cdef inline const Segment *segment_at(object source) noexcept:
-    """The one segment in one of the usual forms, without the cost of the buffer protocol; NULL for all others. It may be
-    gone as soon as other Python code runs."""
-    cdef const char *at
-    if type(source) is bytes:
-        at = PyBytes_AS_STRING(source)
-        if PyBytes_GET_SIZE(source) != sizeof(Segment):
-            return NULL
-    elif type(source) is SegmentBatch:
-        if (<SegmentBatch>source).count != 1:
-            return NULL
-        at = <const char *>(<SegmentBatch>source).records
-    else:
-        at = <const char *>fasttcp_shown(source, sizeof(Segment))
-    return <const Segment *>at if <size_t>at % 8 == 0 else NULL
 
 
 cdef inline tuple receive_one(ConnectionTable self, const Segment *segment):
@@ -394,17 +224,11 @@ cdef class ConnectionTable(Application):
     ):
         open_table(
             self, capacity, capacity if max_capacity is None else max_capacity, find_profile(profile), seat, seed,
-            _secret(seed), on_full, tick_ns, trace, keep_ended, accept_all, read_all, output_limit, 0,
+            secret_from(seed), on_full, tick_ns, trace, keep_ended, accept_all, read_all, output_limit, 0,
         )
 
     def __dealloc__(self):
-        if self.engine != NULL:
-            trace_close(&self.engine.trace)
-            store_close(&self.engine.table)
-        if self.endpoint != NULL:
-            endpoint_fini(self.endpoint)
-        free(self.observer)
-        free(self.endpoint)
+        close_engine(self.observer, self.endpoint)
         endlog_close(&self.ended)
 
     def __repr__(self):
@@ -428,7 +252,7 @@ cdef class ConnectionTable(Application):
         Cost: about 1 us a call and the random memory of two cache lines a segment.
         """
         cdef Py_buffer view
-        cdef size_t n = table_segments(segments, &view)
+        cdef size_t n = segments_shown(segments, &view)
         cdef Records out
         try:
             if self.endpoint == NULL:
@@ -480,14 +304,14 @@ cdef class ConnectionTable(Application):
         cdef Py_buffer view
         if self.engine == NULL or self.turn.taken:
             ready(self)         # may let others run, so before the look at the segment
-        record = segment_at(segment)
+        record = segment_shown(segment)
         if record != NULL:
             return receive_one(self, record)
         if isinstance(segment, SegmentTuple):
             batch = SegmentBatch(1)
             batch.append(**segment._asdict())
-            return receive_one(self, segment_at(batch))
-        if table_segments(segment, &view) != 1:
+            return receive_one(self, segment_shown(batch))
+        if segments_shown(segment, &view) != 1:
             message = f"{view.len} bytes: one segment is a record of {sizeof(Segment)} bytes"
             PyBuffer_Release(&view)
             raise SegmentError(message)
