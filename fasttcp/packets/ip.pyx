@@ -2,8 +2,9 @@
 #
 # What is a datagram and what is thrown away follows Zeek (src/packet_analysis/protocol/ip/IP.cc), so that a connection
 # log made from these segments has the same packets: a wrong header checksum, a total length beyond the wire, or 0 while
-# checksums are validated, drop the datagram; a fragment that the capture cut short cannot be reassembled, but the first
-# one still shows the TCP header. A reassembled datagram has the addresses and header length of its first fragment.
+# checksums are validated, drop the datagram; one that claims no payload carries whatever was captured behind its header
+# (segmentation offload, but also padding); a fragment that the capture cut short cannot be reassembled, but the first one
+# still shows the TCP header. A reassembled datagram has the header length of the fragment that came first.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
@@ -67,6 +68,8 @@ cdef int _read_ip4(Decoder* d, Cursor c, int64_t time_ns, Datagram* g) noexcept 
         return IP_LENGTH
     if header < 20 or header > total:
         return IP_MALFORMED
+    if total == header and offset & 0x3FFF == 0:
+        total = max(header, c.captured)
     if header > c.captured:
         return IP_TRUNCATED
     if d.validate and not sums_up(sum_bytes(c.p, header)):
@@ -154,9 +157,9 @@ cdef int _read_ip6(Decoder* d, Cursor c, int64_t time_ns, Datagram* g) noexcept 
     if length == 0 and next_header != NO_NEXT:
         length = _jumbo(&c)
         if length == 0:
-            if d.validate:
-                return IP_ZERO_LENGTH
-            length = c.wire - 40                # segmentation offload, as with IPv4
+            if next_header in (HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION, AUTHENTICATION):
+                return IP_MALFORMED
+            length = c.captured - 40            # segmentation offload
         elif length > c.wire:
             return IP_LENGTH
         else:
@@ -197,7 +200,7 @@ cdef int _read_ip6(Decoder* d, Cursor c, int64_t time_ns, Datagram* g) noexcept 
             advance(&c, 8)
             next_header = piece.protocol
             g.ip_bytes -= 8
-            if offset & 0xFFF9 == 0:            # a fragment that is all there is (RFC 6946)
+            if offset & 0xFFF9 == 0 and whole:  # a fragment that is all there is (RFC 6946)
                 continue
             if not whole:
                 if offset & 0xFFF8:
