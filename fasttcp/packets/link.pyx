@@ -56,7 +56,8 @@ cdef uint32_t _ethernet(Cursor* c) noexcept nogil:
         return kind
     if kind > 1500:
         return STOP | LINK_MALFORMED
-    return INNER_LLC if kind <= c.captured else STOP | LINK_TRUNCATED   # as in Zeek, which wants all of such a frame
+    c.captured = min(c.captured, kind)      # a length: what is behind it is padding
+    return INNER_LLC
 
 
 cdef uint32_t _llc(Cursor* c) noexcept nogil:
@@ -83,7 +84,10 @@ cdef uint32_t _tag(Cursor* c, uint32_t length) noexcept nogil:
         return STOP | LINK_TRUNCATED
     advance(c, length)
     kind = be16(c.p - 2)
-    return kind if kind >= 0x0600 else INNER_LLC
+    if kind >= 0x0600:
+        return kind
+    c.captured = min(c.captured, kind)
+    return INNER_LLC
 
 
 cdef uint32_t _mpls(Cursor* c) noexcept nogil:
