@@ -64,6 +64,7 @@ cdef int _layers(Decoder* d, uint32_t kind, Cursor* c, uint32_t depth, int64_t t
     cdef Datagram g
     cdef int verdict
     d.depth = depth
+    d.in_gtp = False
     while True:
         verdict = find_ip(d, kind, c)
         if verdict:

@@ -99,31 +99,36 @@ cdef int _read_ip4(Decoder* d, Cursor c, int64_t time_ns, Datagram* g) noexcept 
     return _reassemble(d, &piece, g)
 
 
-cdef void _read_routing(const uint8_t* p, uint32_t length, Datagram* g) noexcept nogil:
+# The first routing header and the first home address that say something count.
+cdef bint _read_routing(const uint8_t* p, uint32_t length, Datagram* g) noexcept nogil:
     """Where the datagram finally goes, which is what the TCP checksum covers (RFC 8200 section 8.1)."""
     cdef uint32_t kind = p[2]
     if p[3] == 0:                               # segments left
-        return
+        return False
     if kind == ROUTING_SOURCE and p[1] >= 2 and p[1] % 2 == 0:
         g.dst = p + length - 16
     elif kind == ROUTING_MOBILE and p[1] == 2:
         g.dst = p + length - 16
     elif kind == ROUTING_SEGMENTS and p[1] >= 2:
         g.dst = p + 8                           # segments are listed from the last one
+    else:
+        return False
+    return True
 
 
-cdef void _read_home_address(const uint8_t* p, uint32_t length, Datagram* g) noexcept nogil:
+cdef bint _read_home_address(const uint8_t* p, uint32_t length, Datagram* g) noexcept nogil:
     cdef uint32_t at = 2
     while at + 2 <= length:
         if p[at] == OPTION_PAD1:
             at += 1
             continue
         if at + 2 + p[at + 1] > length:
-            return
+            return False
         if p[at] == OPTION_HOME_ADDRESS and p[at + 1] == 16:
             g.src = p + at + 2
-            return
+            return True
         at += 2 + p[at + 1]
+    return False
 
 
 cdef uint32_t _jumbo(const Cursor* c) noexcept nogil:
@@ -148,6 +153,7 @@ cdef int _read_ip6(Decoder* d, Cursor c, int64_t time_ns, Datagram* g) noexcept 
     cdef uint32_t offset
     cdef bint whole
     cdef bint routed = False
+    cdef bint at_home = False
     cdef Piece piece
     cdef int verdict
     g.version = 6
@@ -189,10 +195,9 @@ cdef int _read_ip6(Decoder* d, Cursor c, int64_t time_ns, Datagram* g) noexcept 
         if here > c.captured:
             return IP_TRUNCATED if here <= c.wire else IP_MALFORMED
         if next_header == ROUTING and not routed:
-            routed = True
-            _read_routing(c.p, here, g)
-        elif next_header == DESTINATION:
-            _read_home_address(c.p, here, g)
+            routed = _read_routing(c.p, here, g)
+        elif next_header == DESTINATION and not at_home:
+            at_home = _read_home_address(c.p, here, g)
         elif next_header == FRAGMENT:
             offset = be16(c.p + 2)
             piece.protocol = c.p[0]

@@ -65,6 +65,7 @@ cdef struct Decoder:
     uint32_t resume_wire
     uint32_t resume_depth       # tunnels around it
     uint32_t depth          # tunnels around the cursor
+    bint in_gtp             # the innermost of them is GTP-U
     uint64_t counts[N_VERDICTS]
     uint64_t bad_checksum   # segments with INFO_BAD_CHECKSUM, and ...
     uint64_t bad_header     # ... INFO_BAD_HEADER

@@ -219,20 +219,28 @@ cdef uint32_t _by_look(Cursor* c) noexcept nogil:
 
 cdef uint32_t _udp(Decoder* d, Datagram* g) noexcept nogil:
     cdef Cursor inner = g.payload
-    cdef uint32_t kind
+    cdef uint32_t kind, port
     cdef bint named
+    cdef bint gtp = False
     if inner.captured < 8 or inner.wire < 8:
         return STOP | NOT_TCP
     advance(&inner, 8)
-    kind = _by_port(be16(g.payload.p + 2), &inner, &named)
+    port = be16(g.payload.p + 2)
+    kind = _by_port(port, &inner, &named)
     if not named:
-        kind = _by_port(be16(g.payload.p), &inner, &named)
-    if not named:
+        port = be16(g.payload.p)
+        kind = _by_port(port, &inner, &named)
+    if named:
+        gtp = port == PORT_GTP_U or port == PORT_GTP_C
+    else:
         kind = _by_look(&inner)
     if kind & STOP:
         return kind
+    if gtp and d.in_gtp:                                    # GTP-U does not carry itself: someone's ordinary UDP
+        return STOP | NOT_TCP
     if d.validate and _checksum_is_wrong(g):
         return STOP | TUNNEL_CHECKSUM
+    d.in_gtp = gtp
     g.payload = inner
     return kind
 
@@ -240,6 +248,7 @@ cdef uint32_t _udp(Decoder* d, Datagram* g) noexcept nogil:
 cdef uint32_t open_tunnel(Decoder* d, Datagram* g) noexcept nogil:
     if g.protocol == PROTOCOL_UDP:
         return _udp(d, g)
+    d.in_gtp = False
     if g.protocol == PROTOCOL_GRE:
         return _gre(&g.payload)
     if g.protocol == PROTOCOL_IPIP or g.protocol == PROTOCOL_6IN4:

@@ -280,6 +280,17 @@ def test_home_address_is_the_source():
     assert (s.src, s.info) == (home, core.INFO_IPV6)
 
 
+def test_the_first_of_several_routing_headers_and_home_addresses_counts():
+    final, home = "2001:db8::f:1", "2001:db8::a:a"
+    routes = [b"\0\0\0\0\0\0" + build.address("2001:db8::5")[:8] * 2]  # no segments left
+    routes += [b"\0\1\0\0\0\0" + build.address(each) for each in (final, "2001:db8::5")]
+    homes = [b"\x01\x02\0\0\xc9\x10" + build.address(each) for each in (home, "2001:db8::6")]
+    chain = b"".join(extension(43, each) for each in routes[:2]) + extension(60, routes[2])
+    chain += extension(60, homes[0]) + extension(6, homes[1]) + tcp(b"abc", src=home, dst=final)
+    s = only(ethernet(ip6(chain, next_header=43)))
+    assert (s.src, s.dst, s.info) == (home, final, core.INFO_IPV6)
+
+
 @pytest.mark.parametrize(
     ("packet", "reason"),
     [
@@ -444,6 +455,14 @@ def test_tunnel_cut_short_anywhere(inside, protocol):
 )
 def test_tunnel_that_zeek_does_not_open(inside, protocol):
     assert verdict(ethernet(ip4(inside, protocol=protocol))) in ("tunnel_malformed", "not_tcp", "not_ip")
+
+
+def test_gtp_inside_of_gtp_is_somebodys_udp():
+    inner = ip4(gtp(P4, dport=2152), protocol=17)
+    assert verdict(ethernet(ip4(gtp(inner, dport=2152), protocol=17))) == "not_tcp"
+    between = ip4(inner, protocol=4)
+    found, counted = read([ethernet(ip4(gtp(between, dport=2152), protocol=17))])
+    assert (len(found), counted["tunnelled"]) == (1, 1)
 
 
 def test_udp_checksum_around_tunnels():
