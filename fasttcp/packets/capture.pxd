@@ -72,6 +72,9 @@ cdef struct Walker:
     uint32_t fraction_ns            # nanoseconds in a unit of the fraction: 1000 or 1
     uint32_t link
     uint32_t largest                # bytes of a record
+    uint32_t snaplen                # bytes of it that are looked at
+    bint swapped                    # before version 2.3 the two lengths stood the other way round, ...
+    bint maybe_swapped              # ... in 2.3 either way
     # pcapng
     Interface* interfaces
     uint32_t n_interfaces
@@ -99,7 +102,7 @@ cdef inline Step next_record(Walker* w, Frame* f) noexcept nogil:
     """The next record of a pcap file."""
     cdef const uint8_t* p = w.p
     cdef size_t left = <size_t>(w.end - p)
-    cdef uint32_t seconds, fraction, captured, wire
+    cdef uint32_t seconds, fraction, captured, wire, looked
     w.record_offset = offset_of(w)
     if left < w.record_header:
         w.need = w.record_header
@@ -108,14 +111,18 @@ cdef inline Step next_record(Walker* w, Frame* f) noexcept nogil:
         seconds, fraction, captured, wire = be32(p), be32(p + 4), be32(p + 8), be32(p + 12)
     else:
         seconds, fraction, captured, wire = le32(p), le32(p + 4), le32(p + 8), le32(p + 12)
+    if w.swapped or (w.maybe_swapped and captured > wire):
+        captured, wire = wire, captured
     if captured > w.largest:
         return fault(w, FAULT_RECORD_LENGTH, captured)
     if left < w.record_header + captured:
         w.need = w.record_header + captured
         return STEP_MORE
     f.data = p + w.record_header
-    f.captured = captured
-    f.wire = wire if wire > captured else captured
+    # As libpcap does with records longer than the file says they can be, so that all tools see the same.
+    looked = captured if captured < w.snaplen else w.snaplen
+    f.captured = looked
+    f.wire = wire if wire > looked else looked
     f.link = w.link
     f.time_ns = <int64_t>seconds * 1_000_000_000 + <int64_t>fraction * w.fraction_ns
     f.offset = w.record_offset

@@ -9,11 +9,12 @@
 #
 #   pcap     header 24 bytes: magic (byte order, micro- or nanoseconds), version, -, -, snapshot length, link type
 #            record 16 bytes: seconds, fraction, captured, on the wire; then the bytes
+#            version 2.2 and older: the two lengths the other way round; 2.3: the smaller one is what was captured
 #            magic a1b2cd34 (A. Kuznetzov's patched libpcap): records of 24 bytes, the rest as usual
 #   pcapng   block: type, length, body, length again. Section header (own byte order), interface descriptions, packets
 #            in enhanced, simple and (obsolete) packet blocks; all other blocks are passed over.
 
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT32_MAX, INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
@@ -55,6 +56,9 @@ cdef bint begin(Walker* w, const uint8_t* head) noexcept nogil:
     snaplen = get32(head + 16, w.big)
     w.link = get32(head + 20, w.big) & 0xFFFF      # above: length of the frame check sequence, not needed
     w.largest = min(max(snaplen, <uint32_t>USUAL_RECORD), <uint32_t>LARGEST_RECORD)
+    w.snaplen = snaplen if 0 < snaplen <= <uint32_t>INT32_MAX else w.largest
+    w.swapped = get16(head + 4, w.big) == 2 and get16(head + 6, w.big) < 3
+    w.maybe_swapped = get16(head + 4, w.big) == 2 and get16(head + 6, w.big) == 3
     return True
 
 

@@ -11,7 +11,7 @@ from fasttcp.packets.fragments cimport free_fragments
 from fasttcp.packets.ip cimport read_ip
 from fasttcp.packets.layers cimport (
     INNER_SUBFRAME, IS_SEGMENT, LINK, MAX_TUNNELS, NOT_TCP, STOP, TCP_TRUNCATED, TUNNEL_DEPTH, Cursor, Datagram,
-    Decoder, advance,
+    Decoder,
 )
 from fasttcp.packets.link cimport LINKTYPE_ETHERNET, find_ip
 from fasttcp.packets.tcp cimport TCP_HEADER, read_tcp
@@ -60,10 +60,11 @@ cdef int _segment(Decoder* d, const Datagram* g, int64_t time_ns, Segment* s) no
     return IS_SEGMENT
 
 
-cdef int _layers(Decoder* d, uint32_t kind, Cursor* c, int64_t time_ns, Segment* s) noexcept nogil:
+cdef int _layers(Decoder* d, uint32_t kind, Cursor* c, uint32_t depth, int64_t time_ns, Segment* s) noexcept nogil:
     cdef Datagram g
     cdef int verdict
-    d.depth = 0
+    d.depth = depth
+    d.in_gtp = False
     while True:
         verdict = find_ip(d, kind, c)
         if verdict:
@@ -84,30 +85,33 @@ cdef int _layers(Decoder* d, uint32_t kind, Cursor* c, int64_t time_ns, Segment*
         c[0] = g.payload
 
 
+cdef int _subframe(Decoder* d, int64_t time_ns, Segment* s) noexcept nogil:
+    cdef Cursor c
+    c.p = d.frame + d.resume
+    c.captured = d.resume_captured
+    c.wire = d.resume_wire
+    d.resume = 0
+    return _layers(d, INNER_SUBFRAME, &c, d.resume_depth, time_ns, s)
+
+
 cdef int decode_layers(
     Decoder* d, uint32_t link, const uint8_t* frame, uint32_t captured, uint32_t wire, int64_t time_ns, Segment* s,
 ) noexcept nogil:
     cdef Cursor c
-    cdef uint32_t kind = LINK | link
     cdef int verdict
-    c.p = frame
-    c.captured = captured
-    c.wire = max(captured, wire)
     d.frame = frame
+    d.frame_captured = captured
     if d.resume:
-        advance(&c, d.resume)
-        d.resume = 0
-        kind = INNER_SUBFRAME
-    verdict = _layers(d, kind, &c, time_ns, s)
-    # A subframe that is no segment does not end the frame: the others are looked at here, one at a time.
-    while verdict != IS_SEGMENT and d.resume:
-        d.counts[verdict] += 1
+        verdict = _subframe(d, time_ns, s)
+    else:
         c.p = frame
         c.captured = captured
         c.wire = max(captured, wire)
-        advance(&c, d.resume)
-        d.resume = 0
-        verdict = _layers(d, INNER_SUBFRAME, &c, time_ns, s)
+        verdict = _layers(d, LINK | link, &c, 0, time_ns, s)
+    # A subframe that is no segment does not end the frame: the others are looked at here, one at a time.
+    while verdict != IS_SEGMENT and d.resume:
+        d.counts[verdict] += 1
+        verdict = _subframe(d, time_ns, s)
     d.counts[verdict] += 1
     return verdict
 

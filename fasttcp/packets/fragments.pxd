@@ -7,7 +7,6 @@ cdef enum:
     MAX_DATAGRAMS = 1024            # datagrams in the making at one time
     MAX_HELD_BYTES = 16 << 20       # bytes of memory for all of them
     MAX_DATAGRAM = 65535            # RFC 791: the longest payload and header that IP can describe
-    SEEN_WORDS = 128                # 64 bits each, a bit for each 8 bytes: fragments begin on multiples of 8
 
 
 cdef enum:
@@ -17,17 +16,16 @@ cdef enum:
 
 
 cdef struct Partial:
-    uint8_t key[40]                 # version, protocol (IPv4), identification, addresses
+    uint8_t key[40]                 # version, identification, addresses
     int64_t began_ns                # time of the first piece
-    uint64_t seen[SEEN_WORDS]      # which units are here; the last may be a short one
     uint8_t* data
-    uint32_t room                   # bytes allocated at data
+    uint8_t* seen                   # a bit for each byte at data that came
+    uint32_t room                   # bytes at data, a multiple of 8
     uint32_t have                   # bytes that came, each counted once
     uint32_t length                 # bytes of the whole; 0: the last piece is not here yet
     uint32_t reach                  # end of the farthest piece
-    uint32_t header                 # bytes of IP header before the payload, from the first piece
-    uint32_t protocol               # next header, from the first piece (IPv6: only the first one's counts)
-    bint has_first
+    uint32_t header                 # bytes of IP header before the payload, from the piece that came first
+    uint32_t protocol               # next header, from the same; IPv6: from the one at the beginning, once that is here
     int32_t hash_next               # chain of its bucket, -1 at the end; of the free list when not in use
     int32_t older                   # list by age
     int32_t newer

@@ -2,8 +2,9 @@
 #
 # What is a datagram and what is thrown away follows Zeek (src/packet_analysis/protocol/ip/IP.cc), so that a connection
 # log made from these segments has the same packets: a wrong header checksum, a total length beyond the wire, or 0 while
-# checksums are validated, drop the datagram; a fragment that the capture cut short cannot be reassembled, but the first
-# one still shows the TCP header. A reassembled datagram has the addresses and header length of its first fragment.
+# checksums are validated, drop the datagram; one that claims no payload carries whatever was captured behind its header
+# (segmentation offload, but also padding); a fragment that the capture cut short cannot be reassembled, but the first one
+# still shows the TCP header. A reassembled datagram has the header length of the fragment that came first.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
@@ -67,6 +68,8 @@ cdef int _read_ip4(Decoder* d, Cursor c, int64_t time_ns, Datagram* g) noexcept 
         return IP_LENGTH
     if header < 20 or header > total:
         return IP_MALFORMED
+    if total == header and offset & 0x3FFF == 0:
+        total = max(header, c.captured)
     if header > c.captured:
         return IP_TRUNCATED
     if d.validate and not sums_up(sum_bytes(c.p, header)):
@@ -96,31 +99,36 @@ cdef int _read_ip4(Decoder* d, Cursor c, int64_t time_ns, Datagram* g) noexcept 
     return _reassemble(d, &piece, g)
 
 
-cdef void _read_routing(const uint8_t* p, uint32_t length, Datagram* g) noexcept nogil:
+# The first routing header and the first home address that say something count.
+cdef bint _read_routing(const uint8_t* p, uint32_t length, Datagram* g) noexcept nogil:
     """Where the datagram finally goes, which is what the TCP checksum covers (RFC 8200 section 8.1)."""
     cdef uint32_t kind = p[2]
     if p[3] == 0:                               # segments left
-        return
+        return False
     if kind == ROUTING_SOURCE and p[1] >= 2 and p[1] % 2 == 0:
         g.dst = p + length - 16
     elif kind == ROUTING_MOBILE and p[1] == 2:
         g.dst = p + length - 16
     elif kind == ROUTING_SEGMENTS and p[1] >= 2:
         g.dst = p + 8                           # segments are listed from the last one
+    else:
+        return False
+    return True
 
 
-cdef void _read_home_address(const uint8_t* p, uint32_t length, Datagram* g) noexcept nogil:
+cdef bint _read_home_address(const uint8_t* p, uint32_t length, Datagram* g) noexcept nogil:
     cdef uint32_t at = 2
     while at + 2 <= length:
         if p[at] == OPTION_PAD1:
             at += 1
             continue
         if at + 2 + p[at + 1] > length:
-            return
+            return False
         if p[at] == OPTION_HOME_ADDRESS and p[at + 1] == 16:
             g.src = p + at + 2
-            return
+            return True
         at += 2 + p[at + 1]
+    return False
 
 
 cdef uint32_t _jumbo(const Cursor* c) noexcept nogil:
@@ -145,6 +153,7 @@ cdef int _read_ip6(Decoder* d, Cursor c, int64_t time_ns, Datagram* g) noexcept 
     cdef uint32_t offset
     cdef bint whole
     cdef bint routed = False
+    cdef bint at_home = False
     cdef Piece piece
     cdef int verdict
     g.version = 6
@@ -154,9 +163,9 @@ cdef int _read_ip6(Decoder* d, Cursor c, int64_t time_ns, Datagram* g) noexcept 
     if length == 0 and next_header != NO_NEXT:
         length = _jumbo(&c)
         if length == 0:
-            if d.validate:
-                return IP_ZERO_LENGTH
-            length = c.wire - 40                # segmentation offload, as with IPv4
+            if next_header in (HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION, AUTHENTICATION):
+                return IP_MALFORMED
+            length = c.captured - 40            # segmentation offload
         elif length > c.wire:
             return IP_LENGTH
         else:
@@ -186,10 +195,9 @@ cdef int _read_ip6(Decoder* d, Cursor c, int64_t time_ns, Datagram* g) noexcept 
         if here > c.captured:
             return IP_TRUNCATED if here <= c.wire else IP_MALFORMED
         if next_header == ROUTING and not routed:
-            routed = True
-            _read_routing(c.p, here, g)
-        elif next_header == DESTINATION:
-            _read_home_address(c.p, here, g)
+            routed = _read_routing(c.p, here, g)
+        elif next_header == DESTINATION and not at_home:
+            at_home = _read_home_address(c.p, here, g)
         elif next_header == FRAGMENT:
             offset = be16(c.p + 2)
             piece.protocol = c.p[0]
@@ -197,7 +205,7 @@ cdef int _read_ip6(Decoder* d, Cursor c, int64_t time_ns, Datagram* g) noexcept 
             advance(&c, 8)
             next_header = piece.protocol
             g.ip_bytes -= 8
-            if offset & 0xFFF9 == 0:            # a fragment that is all there is (RFC 6946)
+            if offset & 0xFFF9 == 0 and whole:  # a fragment that is all there is (RFC 6946)
                 continue
             if not whole:
                 if offset & 0xFFF8:

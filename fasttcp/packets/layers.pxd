@@ -59,8 +59,13 @@ cdef struct Decoder:
     bint validate           # IPv4, TCP and tunnels' UDP checksums
     bint tunnels            # look into them
     const uint8_t* frame    # the frame at hand
+    uint32_t frame_captured
     uint32_t resume         # where in it the next A-MSDU subframe begins; 0: none, the frame is done
+    uint32_t resume_captured    # Cursor of the rest of the A-MSDU
+    uint32_t resume_wire
+    uint32_t resume_depth       # tunnels around it
     uint32_t depth          # tunnels around the cursor
+    bint in_gtp             # the innermost of them is GTP-U
     uint64_t counts[N_VERDICTS]
     uint64_t bad_checksum   # segments with INFO_BAD_CHECKSUM, and ...
     uint64_t bad_header     # ... INFO_BAD_HEADER

@@ -54,7 +54,10 @@ cdef uint32_t _ethernet(Cursor* c) noexcept nogil:
     advance(c, 14)
     if kind >= 0x0600:
         return kind
-    return INNER_LLC if kind <= 1500 else STOP | LINK_MALFORMED
+    if kind > 1500:
+        return STOP | LINK_MALFORMED
+    c.captured = min(c.captured, kind)      # a length: what is behind it is padding
+    return INNER_LLC
 
 
 cdef uint32_t _llc(Cursor* c) noexcept nogil:
@@ -81,7 +84,10 @@ cdef uint32_t _tag(Cursor* c, uint32_t length) noexcept nogil:
         return STOP | LINK_TRUNCATED
     advance(c, length)
     kind = be16(c.p - 2)
-    return kind if kind >= 0x0600 else INNER_LLC
+    if kind >= 0x0600:
+        return kind
+    c.captured = min(c.captured, kind)
+    return INNER_LLC
 
 
 cdef uint32_t _mpls(Cursor* c) noexcept nogil:
@@ -121,14 +127,17 @@ cdef uint32_t _ppp(Cursor* c) noexcept nogil:
 
 
 cdef uint32_t _pppoe(Cursor* c) noexcept nogil:
-    # The length field is not used: IP has its own, and Zeek goes by that one too.
+    # How long the datagram was IP says; but what lies behind the length here is not taken for a part of it. So does Zeek.
+    cdef uint32_t length
     if c.captured < 6:
         return STOP | LINK_TRUNCATED
     if c.p[0] != 0x11:
         return STOP | LINK_MALFORMED
     if c.p[1] != 0:                     # discovery
         return STOP | NOT_IP
+    length = be16(c.p + 4)
     advance(c, 6)
+    c.captured = min(c.captured, length)
     return LINK | LINKTYPE_PPP
 
 
@@ -237,22 +246,33 @@ cdef uint32_t _wifi(Cursor* c, bint padded) noexcept nogil:
 
 
 cdef uint32_t _subframe(Decoder* d, Cursor* c) noexcept nogil:
-    """One subframe of an A-MSDU: addresses, length, LLC; the next begins on a multiple of four bytes from this one's
-    start.
+    """One subframe of an A-MSDU: addresses, length, LLC.
 
-    Only the frame's own subframes are returned to (`resume`); of an A-MSDU inside a tunnel the first one is read.
+    The next begins on a multiple of four bytes from this one's start. Zeek pads by the remainder of the length instead,
+    which some senders may do as well: where that leads to LLC with SNAP, it is right.
+
+    It is returned to (`resume`) unless it lies in a reassembled datagram, which this one may replace.
     """
     cdef uint32_t length
     cdef uint32_t whole
+    cdef uint32_t other
     if c.captured < 14:
         return STOP | LINK_TRUNCATED
     length = be16(c.p + 12)
+    if length > c.captured - 14:
+        return STOP | LINK_TRUNCATED
     whole = (14 + length + 3) & ~3
-    if d.depth == 0 and whole < c.captured:
+    other = 14 + length + length % 4
+    if other != whole and other + 17 <= c.captured and (
+            be16(c.p + other + 14) == 0xAAAA and c.p[other + 16] == 3):
+        whole = other
+    if whole < c.captured and d.frame <= c.p < d.frame + d.frame_captured:
         d.resume = <uint32_t>(c.p - d.frame) + whole
+        d.resume_captured = c.captured - whole
+        d.resume_wire = c.wire - whole
+        d.resume_depth = d.depth
     advance(c, 14)
-    c.wire = min(c.wire, length)
-    c.captured = min(c.captured, length)
+    c.wire = c.captured = length
     return INNER_LLC
 
 

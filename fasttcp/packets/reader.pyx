@@ -71,8 +71,8 @@ cdef inline Py_ssize_t _fill_plain(Feed* feed, Segment* out, Py_ssize_t room) no
     cdef uint64_t last = <uint64_t>(w.end - AHEAD)          # as the next header is shorter, it can be read too
     cdef bint validate = d.validate
     cdef uint32_t captured
-    cdef uint32_t longest = w.largest - PLAIN_HEADERS
-    cdef uint32_t common = longest if validate else NEAR - PLAIN_HEADERS
+    cdef uint32_t longest = min(w.largest, w.snaplen) - PLAIN_HEADERS
+    cdef uint32_t common = longest if validate else min(longest, <uint32_t>(NEAR - PLAIN_HEADERS))
     cdef int64_t fraction_ns = w.fraction_ns
     if w.end - p < RECORD_HEADER + AHEAD:
         return 0
@@ -110,7 +110,7 @@ cdef inline Py_ssize_t _fill(Feed* feed, Segment* out, Place* places, Py_ssize_t
     cdef int verdict
     cdef bint plain = (
         w.format == FORMAT_PCAP and not w.big and w.record_header == RECORD_HEADER and w.link == LINKTYPE_ETHERNET
-        and places == NULL
+        and places == NULL and w.snaplen >= PLAIN_HEADERS and not w.swapped and not w.maybe_swapped
     )
     feed.step = STEP_PACKET
     while n < room:

@@ -5,18 +5,19 @@
 #   VXLAN           UDP 4789                    RFC 7348
 #   Geneve          UDP 6081                    RFC 8926
 #   GTP-U           UDP 2152, 2123              3GPP TS 29.281
-#   Teredo          UDP 3544, or told by the 2001::/32 addresses inside   RFC 4380
-#   AYIYA           UDP 5072                    draft-massar-v6ops-ayiya
+#   Teredo          UDP 3544, or told by the 2001::/32 addresses inside, or by an origin indication   RFC 4380
+#   AYIYA           UDP 5072, or told by its usual second and third byte    draft-massar-v6ops-ayiya
 #
-# A datagram on one of these ports that does not look like the tunnel is what it says it is: UDP, no segment.
+# A datagram on one of these ports that does not look like the tunnel is what it says it is: UDP, no segment. As in Zeek,
+# IP in IP, GTP-U and Teredo are opened only if the datagram inside is all that is there, and all of it is.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fasttcp.packets.bytes cimport be16, be32, in_sum, sum_bytes, sums_up
 from fasttcp.packets.layers cimport (
-    INNER_IP, LINK, NOT_TCP, STOP, TUNNEL_CHECKSUM, TUNNEL_MALFORMED, Cursor, Datagram, Decoder, advance,
+    INNER_IP, LINK, NOT_IP, NOT_TCP, STOP, TUNNEL_CHECKSUM, TUNNEL_MALFORMED, Cursor, Datagram, Decoder, advance,
 )
-from fasttcp.packets.link cimport LINKTYPE_ETHERNET, LINKTYPE_IEEE802_11, LINKTYPE_PPP
+from fasttcp.packets.link cimport LINKTYPE_ETHERNET, LINKTYPE_IEEE802_11
 
 cdef enum:
     PORT_GTP_C = 2123
@@ -36,6 +37,17 @@ cdef enum:
     TYPE_ERSPAN = 0x88BE            # type I without, type II with a sequence number
     TYPE_ERSPAN_3 = 0x22EB
     TEREDO_PREFIX = 0x20010000
+    PPP_IPV4 = 0x0021
+    PPP_IPV6 = 0x0057
+
+
+cdef bint _is_whole(const Cursor* c, uint32_t version) noexcept nogil:
+    """An IP datagram of this version, captured to its last byte, and nothing behind it."""
+    if c.captured < 20 or c.p[0] >> 4 != version:
+        return False
+    if version == 4:
+        return be16(c.p + 2) == c.captured
+    return c.captured >= 40 and be16(c.p + 4) + 40 == c.captured
 
 
 cdef uint32_t _gre(Cursor* c) noexcept nogil:
@@ -60,7 +72,12 @@ cdef uint32_t _gre(Cursor* c) noexcept nogil:
     if flags & 7 == 1:
         if inner != TYPE_PPTP:
             return STOP | TUNNEL_MALFORMED
-        inner = LINK | LINKTYPE_PPP
+        if header == c.captured:                            # an acknowledgment
+            return STOP | NOT_TCP
+        header += 4                                         # PPP in its long form, the only one that Zeek reads
+        if header <= c.captured and be16(c.p + header - 2) not in (PPP_IPV4, PPP_IPV6):
+            return STOP | NOT_IP
+        inner = INNER_IP
     elif inner == TYPE_ERSPAN:
         if flags & GRE_SEQUENCE:
             header += 8
@@ -75,7 +92,7 @@ cdef uint32_t _gre(Cursor* c) noexcept nogil:
     elif inner < 0x0600:
         return STOP | TUNNEL_MALFORMED
     if header >= c.captured:
-        return STOP | (NOT_TCP if header == c.captured else TUNNEL_MALFORMED)   # bare: a keepalive or an acknowledgment
+        return STOP | (NOT_TCP if header == c.captured else TUNNEL_MALFORMED)   # bare: a keepalive
     advance(c, header)
     return inner
 
@@ -112,7 +129,7 @@ cdef uint32_t _gtp(Cursor* c) noexcept nogil:
     else:                                                   # any of E, S, PN brings all four bytes (section 5.1)
         if c.captured < 12:
             return STOP | TUNNEL_MALFORMED
-        next_extension = c.p[11] if c.p[0] & 4 else 0
+        next_extension = c.p[0] & 4
         advance(c, 12)
         while next_extension:
             if c.captured < 4:
@@ -122,15 +139,7 @@ cdef uint32_t _gtp(Cursor* c) noexcept nogil:
                 return STOP | TUNNEL_MALFORMED
             next_extension = c.p[length - 1]
             advance(c, length)
-    return INNER_IP
-
-
-cdef bint _is_teredo(const Cursor* c) noexcept nogil:
-    """An IPv6 datagram of exactly this length between Teredo addresses: clients use any port among themselves."""
-    return (
-        c.captured >= 40 and c.p[0] >> 4 == 6 and be16(c.p + 4) + 40 == c.wire
-        and (be32(c.p + 8) == TEREDO_PREFIX or be32(c.p + 24) == TEREDO_PREFIX)
-    )
+    return INNER_IP if _is_whole(c, 4) or _is_whole(c, 6) else STOP | TUNNEL_MALFORMED
 
 
 cdef uint32_t _teredo(Cursor* c) noexcept nogil:
@@ -142,9 +151,7 @@ cdef uint32_t _teredo(Cursor* c) noexcept nogil:
         advance(c, header)
     if c.captured >= 8 and be16(c.p) == 0:                  # origin indication
         advance(c, 8)
-    if c.captured < 40 or c.p[0] >> 4 != 6:
-        return STOP | TUNNEL_MALFORMED
-    return INNER_IP
+    return INNER_IP if _is_whole(c, 6) else STOP | TUNNEL_MALFORMED
 
 
 cdef uint32_t _ayiya(Cursor* c) noexcept nogil:
@@ -167,11 +174,12 @@ cdef bint _checksum_is_wrong(Datagram* g) noexcept nogil:
     cdef uint32_t width = 4 if g.version == 4 else 16
     cdef uint32_t length = g.payload.wire
     cdef uint64_t pseudo
-    if be16(p + 6) == 0 or g.payload.captured < length:     # none was made (RFC 768, RFC 6935), or not all is here
+    if g.payload.captured < length:                         # not all is here
         return False
-    if 8 <= be16(p + 4) < length:                           # padding below IP's length is not UDP's
-        length = be16(p + 4)
-    pseudo = sum_bytes(g.src, width) + sum_bytes(g.dst, width) + in_sum(PROTOCOL_UDP) + in_sum(be16(p + 4))
+    if be16(p + 6) == 0:                                    # none was made: IPv6 allows that to VXLAN alone, says Zeek
+        return g.version == 6 and be16(p + 2) != PORT_VXLAN
+    # Zeek sums by IP's length: a UDP length that differs makes a wrong sum.
+    pseudo = sum_bytes(g.src, width) + sum_bytes(g.dst, width) + in_sum(PROTOCOL_UDP) + in_sum(length & 0xFFFF)
     return not sums_up(pseudo + sum_bytes(p, length))
 
 
@@ -193,24 +201,46 @@ cdef uint32_t _by_port(uint32_t port, Cursor* c, bint* named) noexcept nogil:
     return 0
 
 
+cdef uint32_t _by_look(Cursor* c) noexcept nogil:
+    """Tunnels on any port. Teredo's clients choose theirs."""
+    cdef const uint8_t* p = c.p
+    cdef uint32_t kind
+    if c.captured >= 8 and p[1] == 0x52 and p[2] == 0x11:
+        return _ayiya(c)
+    if c.captured < 40 or not (
+            be16(p) <= 1
+            or (p[0] >> 4 == 6 and (be32(p + 8) == TEREDO_PREFIX or be32(p + 24) == TEREDO_PREFIX))):
+        return STOP | NOT_TCP
+    kind = _teredo(c)
+    if kind & STOP or (be16(p) == 1 and be16(c.p - 8) != 0):    # an authentication alone says too little
+        return STOP | NOT_TCP
+    return kind
+
+
 cdef uint32_t _udp(Decoder* d, Datagram* g) noexcept nogil:
     cdef Cursor inner = g.payload
-    cdef uint32_t kind
+    cdef uint32_t kind, port
     cdef bint named
+    cdef bint gtp = False
     if inner.captured < 8 or inner.wire < 8:
         return STOP | NOT_TCP
     advance(&inner, 8)
-    kind = _by_port(be16(g.payload.p + 2), &inner, &named)
+    port = be16(g.payload.p + 2)
+    kind = _by_port(port, &inner, &named)
     if not named:
-        kind = _by_port(be16(g.payload.p), &inner, &named)
-    if not named:
-        if not _is_teredo(&inner):
-            return STOP | NOT_TCP
-        kind = INNER_IP
+        port = be16(g.payload.p)
+        kind = _by_port(port, &inner, &named)
+    if named:
+        gtp = port == PORT_GTP_U or port == PORT_GTP_C
+    else:
+        kind = _by_look(&inner)
     if kind & STOP:
         return kind
+    if gtp and d.in_gtp:                                    # GTP-U does not carry itself: someone's ordinary UDP
+        return STOP | NOT_TCP
     if d.validate and _checksum_is_wrong(g):
         return STOP | TUNNEL_CHECKSUM
+    d.in_gtp = gtp
     g.payload = inner
     return kind
 
@@ -218,8 +248,9 @@ cdef uint32_t _udp(Decoder* d, Datagram* g) noexcept nogil:
 cdef uint32_t open_tunnel(Decoder* d, Datagram* g) noexcept nogil:
     if g.protocol == PROTOCOL_UDP:
         return _udp(d, g)
+    d.in_gtp = False
     if g.protocol == PROTOCOL_GRE:
         return _gre(&g.payload)
     if g.protocol == PROTOCOL_IPIP or g.protocol == PROTOCOL_6IN4:
-        return INNER_IP
+        return INNER_IP if _is_whole(&g.payload, 4 if g.protocol == PROTOCOL_IPIP else 6) else STOP | TUNNEL_MALFORMED
     return STOP | NOT_TCP

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from fasttcp.core.segments import SegmentBatch
+from fasttcp.core.segments import INFO_CUT, SegmentBatch
 from fasttcp.errors import CaptureError
 from fasttcp.packets.reader import CaptureReader
 from packets import build
@@ -58,6 +58,31 @@ def test_snapshot_length_raises_the_limit_of_a_record():
     assert len(list(reader)) == 1
     assert (reader.damage.kind, reader.damage.offset) == ("corrupt", 24 + 16 + len(FRAMES[0]))
     assert str(len(huge)) in reader.damage.message
+
+
+@pytest.mark.parametrize("checksums", ["validate", "ignore"])
+@pytest.mark.parametrize("places", [False, True])
+def test_a_record_longer_than_the_snapshot_length_is_cut(places, checksums):
+    """As libpcap does: what is behind is as if never captured. The plain way and the other."""
+    whole = ethernet(packet4(b"x" * 100, seq=1000))
+    for snaplen, info in ((30, None), (54, INFO_CUT), (80, INFO_CUT), (153, INFO_CUT), (154, 0), (0, 0)):
+        capture = pcap([whole, FRAMES[0], whole, ethernet(b"\xff" * 99, 0x88B5)], snaplen=snaplen)
+        reader = CaptureReader(capture, checksums=checksums)
+        batch = SegmentBatch(16)
+        reader.read_batch(batch, bytearray(16 * 16) if places else None)
+        found = [(s.payload, s.info) for s in batch if s.seq == 1000]
+        assert found == ([] if info is None else [(100, info)] * 2)
+        assert reader.counters()["packets"] == 4
+
+
+def test_the_two_lengths_of_old_versions():
+    frames = [Packet(FRAMES[0], 0, len(FRAMES[0]) + 30), FRAMES[1]]
+    for minor in (2, 3, 4):
+        capture = bytearray(pcap(frames))
+        struct.pack_into("<H", capture, 6, minor)
+        if minor < 4:
+            capture[32:36], capture[36:40] = capture[36:40], capture[32:36]
+        assert seqs(bytes(capture)) == [0, 1]
 
 
 def test_wire_length_below_the_captured_one_is_not_believed():
@@ -182,7 +207,27 @@ def test_simple_packets():
 def test_enhanced_blocks_of_both_byte_orders_are_judged_alike(field):
     """Little-endian ones have a short cut. Any of their numbers replaced: the same segments, the same damage."""
     size = 32 + len(FRAMES[3]) + -len(FRAMES[3]) % 4
-    for value in (0, 1, 2, 3, 5, 6, 28, 31, 32, 36, 60, size - 4, size - 1, size, size + 1, size + 4, 1 << 24, 1 << 31, 2**32 - 1):
+    for value in (
+        0,
+        1,
+        2,
+        3,
+        5,
+        6,
+        28,
+        31,
+        32,
+        36,
+        60,
+        size - 4,
+        size - 1,
+        size,
+        size + 1,
+        size + 4,
+        1 << 24,
+        1 << 31,
+        2**32 - 1,
+    ):
         came = []
         for big in (False, True):
             made = Pcapng(big=big).interface(1)
@@ -191,7 +236,9 @@ def test_enhanced_blocks_of_both_byte_orders_are_judged_alike(field):
             struct.pack_into(made.order + "I", capture, at + (field * 4 if field >= 0 else size - 4), value)
             reader = CaptureReader(bytes(capture))
             found, damage = list(reader), reader.damage
-            came.append((found, damage and (damage.kind, damage.offset, damage.packets), reader.counters(), reader.offset))
+            came.append(
+                (found, damage and (damage.kind, damage.offset, damage.packets), reader.counters(), reader.offset)
+            )
         assert came[0] == came[1]
 
 

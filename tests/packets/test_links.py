@@ -179,7 +179,7 @@ def test_link_layer_cut_short_anywhere(link, around, packet):
     [
         (ethernet(b"\0\1" * 14, 0x0806), ETHERNET, "not_ip"),
         (ethernet(b"\x42\x42\x03" + b"\0" * 40, 43), ETHERNET, "not_ip"),
-        (ethernet(snap(P4, 0x0600)[:3] + b"\0\0\x0c" + P4, 100), ETHERNET, "not_ip"),
+        (ethernet(snap(P4, 0x0600)[:3] + b"\0\0\x0c" + P4, 40), ETHERNET, "not_ip"),
         (ethernet(P4, 0x05F0), ETHERNET, "link_malformed"),
         (ethernet(mpls(b"\x10" + b"\0" * 40, 16), 0x8847), ETHERNET, "not_ip"),
         (ethernet(b"\x11\x09\0\0\0\0" + b"\0" * 40, 0x8864), ETHERNET, "not_ip"),
@@ -214,6 +214,31 @@ def test_aggregated_wifi_frame_holds_several_segments():
         assert got == [1, 2, 40, 77]
         counted = reader.counters()
         assert (counted["packets"], counted["segments"], counted["not_tcp"]) == (2, 4, 1)
+
+
+def test_aggregated_wifi_frame_padded_as_zeek_expects():
+    """By the remainder of the subframe's length, rather than to a multiple of four."""
+    made = b""
+    for n in (4, 5, 6, 7, 8):
+        subframe = snap(packet4(b"x" * n, seq=n))
+        made += b"\x02" * 12 + struct.pack("!H", len(subframe)) + subframe + b"\0" * (len(subframe) % 4)
+    found, _ = read([wifi(made, qos="amsdu")], link=WIFI)
+    assert [s.seq for s in found] == [4, 5, 6, 7, 8]
+
+
+def test_aggregated_wifi_frame_inside_a_tunnel():
+    parts = [packet4(b"x" * n, seq=n) for n in (1, 2, 40)]
+    parts.insert(1, ip4(P4, protocol=4))
+    frame = ethernet(ip4(gre(wifi(amsdu(*map(snap, parts)), qos="amsdu"), 0x8200), protocol=47))
+    for capacity in (1, 3, 64):
+        reader = CaptureReader(pcap([frame, ethernet(packet4(seq=77))]))
+        batch, got = SegmentBatch(capacity), []
+        while reader.read_batch(batch):
+            got += [s.seq for s in batch]
+        assert got == [1, 0xFFFFFFFE, 2, 40, 77]
+        assert reader.counters()["tunnelled"] == 4
+    cut = build.Packet(frame[:-1], 0, len(frame))
+    assert [s.seq for s in read([cut])[0]] == [1, 0xFFFFFFFE, 2]  # as in Zeek, a subframe is there whole or not at all
 
 
 def test_aggregated_wifi_frame_of_hostile_lengths():
@@ -255,6 +280,17 @@ def test_home_address_is_the_source():
     assert (s.src, s.info) == (home, core.INFO_IPV6)
 
 
+def test_the_first_of_several_routing_headers_and_home_addresses_counts():
+    final, home = "2001:db8::f:1", "2001:db8::a:a"
+    routes = [b"\0\0\0\0\0\0" + build.address("2001:db8::5")[:8] * 2]  # no segments left
+    routes += [b"\0\1\0\0\0\0" + build.address(each) for each in (final, "2001:db8::5")]
+    homes = [b"\x01\x02\0\0\xc9\x10" + build.address(each) for each in (home, "2001:db8::6")]
+    chain = b"".join(extension(43, each) for each in routes[:2]) + extension(60, routes[2])
+    chain += extension(60, homes[0]) + extension(6, homes[1]) + tcp(b"abc", src=home, dst=final)
+    s = only(ethernet(ip6(chain, next_header=43)))
+    assert (s.src, s.dst, s.info) == (home, final, core.INFO_IPV6)
+
+
 @pytest.mark.parametrize(
     ("packet", "reason"),
     [
@@ -267,7 +303,7 @@ def test_home_address_is_the_source():
         (ip6(tcp(), next_header=50), "encrypted"),
         (ip4(tcp(), checksum=0xBEEF), "ip_checksum"),
         (ip4(tcp(), total=0), "ip_zero_length"),
-        (ip6(tcp(), length=0), "ip_zero_length"),
+        (ip6(extension(6) + tcp(), next_header=60, length=0), "ip_malformed"),
         (ip4(tcp(), total=1400), "ip_length"),
         (ip6(tcp(), length=1400), "ip_length"),
         (b"\x44" + P4[1:], "ip_malformed"),
@@ -287,6 +323,34 @@ def test_lengths_of_segmentation_offload_are_taken_from_the_capture():
     assert (s.payload, s.ip_bytes, s.info) == (3000, 0, 0)
     s = only(ethernet(ip6(tcp(b"x" * 3000), length=0)), checksums="ignore")
     assert (s.payload, s.ip_bytes) == (3000, 40)
+
+
+def test_a_datagram_that_claims_no_payload_carries_what_was_captured():
+    """As in Zeek: segmentation offload with IPv6, and the padding behind a bare header."""
+    segment = tcp(b"abc", src=CLIENT6, dst=SERVER6)
+    for checksums in ("validate", "ignore"):
+        s = only(ethernet(ip6(segment, length=0)), checksums=checksums)
+        assert (s.dport, s.payload, s.ip_bytes, s.info) == (443, 3, 40, core.INFO_IPV6)
+        s = only(ethernet(ip4(b"", protocol=6)) + b"\0" * 26, checksums=checksums)
+        assert (s.sport, s.dport, s.ip_bytes, s.info) == (0, 0, 20, core.INFO_BAD_HEADER)
+    assert only(ethernet(ip6(segment + b"x", length=0))).info == core.INFO_IPV6 | core.INFO_BAD_CHECKSUM
+    assert verdict(ethernet(ip4(b"", protocol=6)) + b"\0" * 19) == "tcp_truncated"
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda length: ethernet(b"\x11\0\0\7" + struct.pack("!HH", 2 + length, 0x21) + P4, 0x8864),
+        lambda length: ethernet(snap(P4), 8 + length),
+        lambda length: ethernet(tag(snap(P4), 8 + length), 0x8100),
+    ],
+    ids=["pppoe", "802.3", "vlan around 802.3"],
+)
+def test_what_lies_behind_the_length_of_a_link_header_is_not_there(around):
+    """How long the datagram was, IP says."""
+    s = only(around(len(P4) - 1))
+    assert (s.payload, s.ip_bytes, s.info) == (5, 45, core.INFO_CUT)
+    assert only(around(len(P4)) + b"\0" * 4).info == only(around(len(P4) + 7)).info == 0
 
 
 def test_jumbogram():
@@ -348,7 +412,9 @@ TUNNELS = {
         udp(b"\0\1\2\3ccaaannnnnnnn\0" + b"\0\0\x12\x34\xf5\xff\xff\xfe" + OTHER6, dport=3544), 17,
     ),
     "teredo between clients": (udp(TEREDO6, sport=50001, dport=50002), 17),
+    "teredo, origin, any port": (udp(b"\0\0\x12\x34\xf5\xff\xff\xfe" + OTHER6, dport=50002), 17),
     "ayiya": (udp(b"\x41\x52\x11\x29" + b"\0" * (4 + 16 + 20) + P6, dport=5072), 17),
+    "ayiya, any port": (udp(b"\x41\x52\x11\x29" + b"\0" * (4 + 16 + 20) + P6, dport=50003), 17),
     "no udp checksum": (udp(b"\x08\0\0\0\0\0\7\0" + ETH4, dport=4789, checksum=0), 17),
 }  # fmt: skip
 
@@ -366,9 +432,53 @@ def test_tunnel(inside, protocol):
 @pytest.mark.parametrize(("inside", "protocol"), TUNNELS.values(), ids=TUNNELS)
 def test_tunnel_cut_short_anywhere(inside, protocol):
     frame = ethernet(ip4(inside, protocol=protocol))
+    ports = struct.unpack("!HH", inside[:4]) if protocol == 17 else ()
+    whole = protocol in (4, 41) or {2152, 3544, 50002} & set(ports)  # Zeek opens these only if all is there
     for captured in range(14, len(frame)):
         found, counted = read([build.Packet(frame[:captured], 0, len(frame))])
-        assert len(found) == (captured >= len(frame) - 5), (captured, counted)
+        assert len(found) == (captured >= len(frame) - 5 and not whole), (captured, counted)
+
+
+@pytest.mark.parametrize(
+    ("inside", "protocol"),
+    [
+        (P4 + b"\0", 4),
+        (P6, 4),
+        (P6 + b"\0", 41),
+        (P4, 41),
+        (gtp(P4 + b"\0", dport=2152), 17),
+        (gtp(P4, 0x34, b"\0\0\0\0", dport=2152), 17),
+        (udp(TEREDO6 + b"\0", dport=3544), 17),
+        (gre(ppp(P4, framed=False), 0x880B, 0x3081, b"\0" * 12), 47),
+        (gre(ppp(P4, compressed=True), 0x880B, 0x3081, b"\0" * 12), 47),
+    ],
+)
+def test_tunnel_that_zeek_does_not_open(inside, protocol):
+    assert verdict(ethernet(ip4(inside, protocol=protocol))) in ("tunnel_malformed", "not_tcp", "not_ip")
+
+
+def test_gtp_inside_of_gtp_is_somebodys_udp():
+    inner = ip4(gtp(P4, dport=2152), protocol=17)
+    assert verdict(ethernet(ip4(gtp(inner, dport=2152), protocol=17))) == "not_tcp"
+    between = ip4(inner, protocol=4)
+    found, counted = read([ethernet(ip4(gtp(between, dport=2152), protocol=17))])
+    assert (len(found), counted["tunnelled"]) == (1, 1)
+
+
+def test_udp_checksum_around_tunnels():
+    """Over IPv6 only VXLAN may do without; and what is summed is as long as IP says."""
+    ends = {"src": CLIENT6, "dst": SERVER6}
+    without = {
+        "segments": udp(b"\x08\0\0\0\0\0\7\0" + ETH4, dport=4789, checksum=0, **ends),
+        "tunnel_checksum": udp(b"\0\0\x08\0\0\0\7\0" + P4, dport=6081, checksum=0, **ends),
+    }
+    for expected, datagram in without.items():
+        frame = ethernet(ip6(datagram, next_header=17))
+        assert read([frame])[1][expected] == 1
+        assert len(read([frame], checksums="ignore")[0]) == 1
+    shorter = udp(b"\0\0\x08\0\0\0\7\0" + P4, dport=6081)
+    shorter = shorter[:4] + struct.pack("!H", len(shorter) - 1) + shorter[6:]
+    assert verdict(ethernet(ip4(shorter, protocol=17))) == "tunnel_checksum"
 
 
 def test_tunnels_nest_four_deep():
@@ -395,6 +505,7 @@ def test_tunnels_nest_four_deep():
         (gtp(P4, 0x34, b"\0\0\0\x85\0\0\0\0", dport=2152), 17, "tunnel_malformed"),
         (udp(b"\x08\0\0\0\0\0\7\0" + ETH4, dport=4789, checksum=1), 17, "tunnel_checksum"),
         (udp(TEREDO6 + b"x", dport=50002), 17, "not_tcp"),
+        (udp(b"\0\1\2\3ccaaannnnnnnn\0" + OTHER6, dport=50002), 17, "not_tcp"),
         (udp(b"", dport=4789), 17, "tunnel_malformed"),
     ],
 )
@@ -678,22 +789,63 @@ def test_atomic_fragment():
 
 
 def test_contradicting_fragments():
-    pieces = fragments4(tcp(b"A" * 200), 64, 64)
-    shorter = ethernet(ip4(b"x" * 8, fragment=64 // 8))
-    found, counted = read([pieces[1], shorter])
-    assert (found, counted["fragment_lost"], counted["reassembly_failed"]) == ([], 1, 1)
-    for bad in (
-        ip4(b"x" * 9, fragment=0x2000),  # not a multiple of 8
-        ip4(b"", fragment=0x2000),
-        ip4(b"x" * 800, fragment=0x2000 | 0x1FFF),  # beyond 65,535 bytes
-    ):
-        assert verdict(ethernet(bad)) == "fragment_lost"
+    """What does not fit together is put together as Zeek does it."""
+    whole = tcp(b"A" * 200)
+    pieces = fragments4(whole, 64, 64)
+    # Of two lengths the larger counts, and what comes behind the last piece makes the datagram longer.
+    shorter = ethernet(ip4(whole[64:72], fragment=64 // 8))
+    found, _ = read([pieces[1], shorter, pieces[2], pieces[0]])
+    assert [(s.payload, s.info) for s in found] == [(200, 0)]
+    # What came before the last piece, behind a hole, does not count; the bytes without a hole do.
+    stray = ethernet(ip4(b"x" * 8, fragment=0x2000 | 400 // 8))
+    found, counted = read([stray, *pieces])
+    assert [(s.payload, s.info) for s in found] == [(200, 0)]
+    assert "reassembly_pending" not in counted
+    # A piece that says "more follow" need not be a multiple of 8 long.
+    odd = [ethernet(ip4(whole[:61], fragment=0x2000)), ethernet(ip4(b"?" * 5 + whole[61:], fragment=56 // 8))]
+    found, _ = read(odd)
+    assert [(s.payload, s.info) for s in found] == [(200, 0)]
+    # Neither protocol nor header length is compared: those of the piece that came first count.
+    found, _ = read([
+        pieces[2], ethernet(ip4(whole[:64], protocol=17, fragment=0x2000, opts=b"\x94\4\0\0")), pieces[1],
+    ])  # fmt: skip
+    assert [(s.payload, s.ip_bytes) for s in found] == [(200, 20 + len(whole))]
+    assert verdict(ethernet(ip4(b"x" * 800, fragment=0x2000 | 0x1FFF))) == "fragment_lost"  # beyond 65,535 bytes
+    found, counted = read([ethernet(ip4(b"", fragment=0x2000)), *pieces])
+    assert len(found) == 1
+
+
+def test_fragments_put_together_as_by_a_plain_model():
+    """Any pieces, in any order: which bytes are there, and how many, is what a dict of bytes says."""
+    chance = random.Random(17)
+    for _ in range(400):
+        have, size, expected = {}, 0, None
+        frames = []
+        for _ in range(chance.randrange(2, 9)):
+            offset, length = 8 * chance.randrange(8), chance.choice((1, 7, 8, 9, 24, 40))
+            more = offset == 0 or chance.random() < 0.7
+            data = chance.randbytes(length)
+            frames.append(ethernet(ip4(data, protocol=17, fragment=offset // 8 | 0x2000 * more)))
+            if expected is not None:
+                continue
+            if not more or size:
+                size = max(size, offset + length)
+            for at, octet in enumerate(data, offset):
+                have.setdefault(at, octet)
+            here = next(n for n in range(200) if n not in have)
+            if size and here >= size:
+                expected = len(frames)
+        _, counted = read(frames)
+        assert ("reassembled" in counted) == (expected is not None)
+        if expected is not None:
+            assert read(frames[:expected])[1]["reassembled"] == 1
+            assert "reassembled" not in read(frames[: expected - 1])[1]
 
 
 def test_old_fragments_are_given_up():
     first, last = fragments4(tcp(b"A" * 100), 64)
-    within = [build.Packet(first, 0), build.Packet(last, 59 * 10**9)]
-    after = [build.Packet(first, 0), build.Packet(last, 61 * 10**9)]
+    within = [build.Packet(first, 0), build.Packet(last, 299 * 10**9)]
+    after = [build.Packet(first, 0), build.Packet(last, 300 * 10**9)]
     assert len(read(within)[0]) == 1
     found, counted = read(after)
     assert (found, counted["reassembly_failed"], counted["reassembly_pending"]) == ([], 1, 1)
