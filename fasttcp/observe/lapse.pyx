@@ -8,7 +8,7 @@ nothing is not visited, and the next check is computed when it begins to matter.
 What must not stand here: what a segment adds to a page.
 """
 
-from fasttcp.core.layout cimport ACK, INFO_BAD_HEADER, Segment, ns_t, row_t
+from fasttcp.core.layout cimport ACK, Segment, ns_t, row_t
 from fasttcp.core.observer cimport Observer
 from fasttcp.core.store cimport store_cold
 from fasttcp.observe.page cimport (
@@ -39,7 +39,7 @@ cdef ns_t next_look(Journal *j, Observer *o, row_t row, ns_t now) noexcept nogil
         due = min(due, after(began(o, row), j.attempt_ns))
     if check_matters(p):
         m = margin_of(j, row)
-        if not p.flags & P_CHECKED:
+        if not p.flags & P_CHECKED or m.check_ns <= now:
             p.flags |= P_CHECKED
             m.check_ns = following_check(j, after(began(o, row), j.first_check_ns), now)
             if p.end_ns != 0:
@@ -62,7 +62,7 @@ cdef ns_t journal_due(void *context, Observer *o, row_t row, ns_t now_ns) noexce
     """A Watch.due: the attempt, expiry, inactivity and deletion timers of TCPSessionAdapter.cc and Session.cc."""
     cdef Journal *j = <Journal *>context
     cdef Page *p
-    cdef ns_t last
+    cdef ns_t last, check
     if row >= j.capacity:
         return 0
     p = &j.pages[row]
@@ -79,16 +79,18 @@ cdef ns_t journal_due(void *context, Observer *o, row_t row, ns_t now_ns) noexce
     if p.flags & P_CHECKED and j.margins[row].check_ns <= now_ns:
         if check_matters(p) and after(last, j.linger_ns) < now_ns:
             return 0
-        j.margins[row].check_ns = now_ns + j.check_ns
+        check = after(p.end_ns, j.check_ns)         # the close of the first side has begun checks of its own
+        j.margins[row].check_ns = min(now_ns + j.check_ns, check) if check > now_ns else now_ns + j.check_ns
     return max(next_look(j, o, row, now_ns), now_ns + 1)
 
 
 cdef bint journal_splits(void *context, Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
-    """A Watch.splits: does a segment with SYN belong to a new connection (TCPSessionAdapter.cc, IsReuse)?"""
+    """A Watch.splits: does a segment with SYN belong to a new connection (TCPSessionAdapter.cc, IsReuse)? Even one that
+    counts for nothing else, because its checksum is wrong or its options were cut off."""
     cdef Journal *j = <Journal *>context
     cdef Page *p
     cdef int first
-    if row >= j.capacity or g.info & INFO_BAD_HEADER:
+    if row >= j.capacity:
         return False
     p = &j.pages[row]
     first = 0 if is_originator(o, row, 0) else 1

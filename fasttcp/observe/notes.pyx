@@ -20,8 +20,8 @@ from fasttcp.core.store cimport store_cold
 from fasttcp.observe.lapse cimport check_matters, next_look
 from fasttcp.observe.page cimport (
     M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_FIN, M_FIN_RST, M_LAST_WRAPPED, M_MULTI,
-    M_RST, M_SPOKEN, M_SYN, P_CHECKED, P_DELETE, P_FIN_LETTER, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL, P_USUAL,
-    Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET, Journal, Margin, Page, Sender, ack_wraps, add_counted,
+    M_RST, M_SPOKEN, M_SYN, P_DELETE, P_FIN_LETTER, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL, P_USUAL,
+    Z_CLOSED, Z_INACTIVE, Z_RESET, Z_SYN_ACK_SENT, Z_SYN_SENT, Journal, Margin, Page, Sender, ack_wraps, add_counted,
     add_letter, is_originator, journal_grow, last_wraps, margin_of, relative,
 )
 from fasttcp.observe.states cimport DO_CLOSE, DO_TELL, at_end, close_side, next_state, turn_round
@@ -67,7 +67,7 @@ cdef void begin_numbers(Sender *me, const Segment *g, uint32_t end) noexcept nog
     if g.flags & SYN:
         if me.state == Z_CLOSED or (me.state == Z_RESET and me.before != Z_INACTIVE):
             return
-        if me.state == Z_INACTIVE or g.seq != me.start or me.state == Z_ESTABLISHED or me.state == Z_PARTIAL:
+        if g.seq != me.start or (me.state != Z_SYN_SENT and me.state != Z_SYN_ACK_SENT):
             number_from(me, g.seq, end)
     elif me.state == Z_INACTIVE:
         number_from(me, g.seq - 1, g.seq)           # as if there had been a SYN before it
@@ -133,12 +133,12 @@ cdef void control_letters(
     cdef Sender *me = &p.side[s]
     cdef uint16_t control = g.flags & (SYN | FIN | RST)
     cdef char letter
-    cdef uint32_t former
+    cdef uint64_t former
     if control & (control - 1):
         if control & FIN and not p.flags & P_FIN_LETTER and (me.marks | p.side[1 - s].marks) & M_FIN:
             # Before this FIN, which has no F, takes its place.
-            margin_of(j, row).fin_letter[0] = <uint32_t>(p.fin[0] - 1)
-            margin_of(j, row).fin_letter[1] = <uint32_t>(p.fin[1] - 1)
+            margin_of(j, row).fin_letter[0] = p.fin[0] - 1
+            margin_of(j, row).fin_letter[1] = p.fin[1] - 1
             p.flags |= P_FIN_LETTER
         if control & (FIN | RST) == FIN | RST:
             once(j, row, me, M_FIN_RST, cased(c"I", orig))
@@ -147,18 +147,18 @@ cdef void control_letters(
     elif control == SYN:
         letter = cased(c"H" if g.flags & ACK else c"S", orig)
         former = j.margins[row].syn[s] if p.flags & P_MARGIN else 0
-        if not me.marks & M_SYN or <uint32_t>number != former:
+        if not me.marks & M_SYN or number != former:
             add_letter(j, row, letter)
         me.marks |= M_SYN
-        if <uint32_t>number != former:
-            margin_of(j, row).syn[s] = <uint32_t>number
+        if number != former:
+            margin_of(j, row).syn[s] = number
     elif control == FIN:
-        former = j.margins[row].fin_letter[s] if p.flags & P_FIN_LETTER else <uint32_t>(p.fin[s] - 1)
-        if not me.marks & M_FIN or <uint32_t>number + g.payload != former:
+        former = j.margins[row].fin_letter[s] if p.flags & P_FIN_LETTER else p.fin[s] - 1
+        if not me.marks & M_FIN or number + g.payload != former:
             add_letter(j, row, cased(c"F", orig))
         me.marks |= M_FIN
         if p.flags & P_FIN_LETTER:
-            margin_of(j, row).fin_letter[s] = <uint32_t>number + g.payload
+            margin_of(j, row).fin_letter[s] = number + g.payload
     else:
         if not me.marks & M_RST or <uint32_t>number != p.rst[s]:
             add_letter(j, row, cased(c"R", orig))
@@ -243,6 +243,7 @@ cdef ns_t seen_whole(Journal *j, Observer *o, row_t row, int s, const Segment *g
     cdef Page *p
     cdef uint32_t number
     cdef uint16_t deleting
+    cdef bint checked
     cdef ns_t end_ns
     if row >= j.capacity and not journal_grow(j, row):
         return 0
@@ -258,20 +259,21 @@ cdef ns_t seen_whole(Journal *j, Observer *o, row_t row, int s, const Segment *g
                 add_letter(j, row, c"^")
     end_ns = p.end_ns
     deleting = p.flags & P_DELETE
+    checked = check_matters(p)
     if not verdict & V_VOID and (j.zeek or not verdict & (V_SUSPECT | V_ILLEGAL)):
         note(j, o, row, s, g, verdict)
     elif not verdict & V_VOID:                      # the observer did not believe it: it leaves a letter
         number = g.seq - p.side[s].start
         add_ip_bytes(j, row, s, g.ip_bytes)
         if g.flags & (SYN | FIN | RST):
-            control_letters(j, row, s, g, number, is_originator(o, row, s))
+            control_letters(j, row, s, g, <uint64_t><int64_t><int32_t>number, is_originator(o, row, s))
     elif g.info & (INFO_BAD_CHECKSUM | INFO_BAD_HEADER) == INFO_BAD_CHECKSUM:
         add_counted(j, row, cased(c"C", is_originator(o, row, s)), &margin_of(j, row).bad_checksums[s])
     settle(p)
     if not j.zeek:
         return 0 if not verdict & V_VOID or verdict & V_NEW else KEEP_TIMER
     if verdict & V_NEW or p.end_ns != end_ns or p.flags & P_DELETE != deleting or (
-        not p.flags & (P_CHECKED | P_DELETE) and check_matters(p)
+        not p.flags & P_DELETE and not checked and check_matters(p)
     ):
         return next_look(j, o, row, o.engine.table.now_ns)
     return KEEP_TIMER
