@@ -12,7 +12,7 @@ from fasttcp.core.layout cimport ACK, Segment, ns_t, row_t
 from fasttcp.core.observer cimport Observer
 from fasttcp.core.store cimport store_cold
 from fasttcp.observe.page cimport (
-    M_CLOSED, P_ATTEMPT, P_CHECKED, P_DELETE, P_INACTIVE, Z_INACTIVE, Z_SYN_ACK_SENT, Z_SYN_SENT, Journal, Margin, Page,
+    M_CLOSED, P_ATTEMPT, P_CHECKED, P_DELETE, P_INACTIVE, P_OLD_TIME, Z_INACTIVE, Z_SYN_ACK_SENT, Z_SYN_SENT, Journal, Margin, Page,
     is_originator, last_time, margin_of,
 )
 
@@ -27,6 +27,12 @@ cdef ns_t following_check(const Journal *j, ns_t first, ns_t now) noexcept nogil
     return first + ((now - first) // j.check_ns + 1) * j.check_ns
 
 
+cdef ns_t idle_end(Journal *j, Observer *o, row_t row) noexcept nogil:
+    """When silence ends it. A time that went back does not take back the timer."""
+    cdef ns_t due = after(last_time(j, o, row), idle_limit(j, o, row))
+    return max(due, j.margins[row].idle_ns) if j.pages[row].flags & P_OLD_TIME else due
+
+
 cdef ns_t next_look(Journal *j, Observer *o, row_t row, ns_t now) noexcept nogil:
     """When the row's timer is to fire: the earliest of what Zeek's would do."""
     cdef Page *p = &j.pages[row]
@@ -34,7 +40,7 @@ cdef ns_t next_look(Journal *j, Observer *o, row_t row, ns_t now) noexcept nogil
     cdef ns_t due, check
     if p.flags & P_DELETE:
         return p.end_ns
-    due = after(last_time(j, o, row), idle_limit(j, o, row))
+    due = idle_end(j, o, row)
     if p.flags & (P_ATTEMPT | P_INACTIVE) == P_ATTEMPT and waiting(p, o, row):
         due = min(due, after(began(o, row), j.attempt_ns))
     if check_matters(p):
@@ -69,7 +75,7 @@ cdef ns_t journal_due(void *context, Observer *o, row_t row, ns_t now_ns) noexce
     if p.flags & P_DELETE:
         return 0 if p.end_ns <= now_ns else p.end_ns
     last = last_time(j, o, row)
-    if after(last, idle_limit(j, o, row)) <= now_ns:
+    if idle_end(j, o, row) <= now_ns:
         return 0
     if (
         p.flags & (P_ATTEMPT | P_INACTIVE) == P_ATTEMPT and waiting(p, o, row)

@@ -5,7 +5,7 @@
 # also answers the observer's questions: does this SYN begin a new connection, is this row's time up.
 #
 #   Page     128 bytes   two neighbouring cache lines; the second one only where a letter is new or something closes
-#   Margin   152 bytes   what most connections never need: repeated letters, wrapped numbers, odd times
+#   Margin   160 bytes   what most connections never need: repeated letters, wrapped numbers, odd times
 #   Range    24 bytes    data that lie above a hole, in a pool
 #   Entry    344 bytes   a connection that has ended, until a log or Python takes it
 #
@@ -107,6 +107,7 @@ cdef struct Margin:
     uint32_t n_ranges[2]
     uint32_t above[2]           # bytes in them
     int64_t  last_ns            # with P_OLD_TIME
+    int64_t  idle_ns            # with P_OLD_TIME: not before then does silence end it, for its timer was set before
     int64_t  check_ns           # with P_CHECKED: the next expiry check
     char    *history            # all letters, when there are more than SHORT_HISTORY; malloc
     uint32_t history_size

@@ -288,6 +288,29 @@ def test_a_connection_that_began_with_damage_is_checked_like_others(wire):
     assert [state for state, _ in rows(wire)] == ["OTH", "OTH"]
 
 
+def test_when_time_goes_back_a_timer_that_was_set_before_still_holds(wire):
+    wire.opened()
+    wire.a("PA", payload=10, after=-1000 * SECOND)
+    wire.b("A")
+    wire.b("PA", payload=10)
+    assert [(state, history) for state, history in rows(wire)] == [("S1", "ShADad")]
+
+
+def test_when_time_goes_back_a_timer_that_is_set_then_is_due_at_once():
+    attempt = Wire("zeek", tracker=True, ports=(40000, 7000))
+    attempt.a("S")
+    attempt.b("SA", after=-1000 * SECOND)  # from here on it may be silent for 300 seconds
+    attempt.a("A")
+    assert rows(attempt) == [("S1", "Sh"), ("OTH", "A")]
+    other = Wire("zeek", tracker=True, ports=(40001, 7000))
+    other.a("S")
+    late = Wire("zeek", tracker=True, ports=(40000, 7000))
+    late.tracker, late.now = other.tracker, other.now - 1000 * SECOND
+    late.a("S")
+    late.b("SA")
+    assert sorted(each.history for each in late.entries()) == ["H", "S", "S"]
+
+
 # ---- a SYN on a known 4-tuple --------------------------------------------------------------------
 
 
