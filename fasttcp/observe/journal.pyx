@@ -177,7 +177,7 @@ cdef uint8_t why(const Page *p, const Row *line, int first, int event) noexcept 
     if over(line.state[0]) and over(line.state[1]) and not line.flags & ROW_BLANK:
         if line.aux != E_RCV_RST:
             return END_CLOSED
-        if p.side[first].marks & M_SYN and not p.side[1 - first].marks & M_SYN:
+        if p.side[first].marks & M_SYN and not p.side[1 - first].marks & M_SYN and p.history[0] != c"^":
             return END_REFUSED
         return END_RESET
     if event == LIVE:

@@ -8,11 +8,11 @@ nothing is not visited, and the next check is computed when it begins to matter.
 What must not stand here: what a segment adds to a page.
 """
 
-from fasttcp.core.layout cimport ACK, INFO_BAD_HEADER, Segment, ns_t, row_t
+from fasttcp.core.layout cimport ACK, Segment, ns_t, row_t
 from fasttcp.core.observer cimport Observer
 from fasttcp.core.store cimport store_cold
 from fasttcp.observe.page cimport (
-    M_CLOSED, P_ATTEMPT, P_CHECKED, P_DELETE, P_INACTIVE, Z_INACTIVE, Z_SYN_ACK_SENT, Z_SYN_SENT, Journal, Margin, Page,
+    M_CLOSED, P_ATTEMPT, P_CHECKED, P_DELETE, P_INACTIVE, P_OLD_TIME, Z_INACTIVE, Z_SYN_ACK_SENT, Z_SYN_SENT, Journal, Margin, Page,
     is_originator, last_time, margin_of,
 )
 
@@ -27,6 +27,12 @@ cdef ns_t following_check(const Journal *j, ns_t first, ns_t now) noexcept nogil
     return first + ((now - first) // j.check_ns + 1) * j.check_ns
 
 
+cdef ns_t idle_end(Journal *j, Observer *o, row_t row) noexcept nogil:
+    """When silence ends it. A time that went back does not take back the timer."""
+    cdef ns_t due = after(last_time(j, o, row), idle_limit(j, o, row))
+    return max(due, j.margins[row].idle_ns) if j.pages[row].flags & P_OLD_TIME else due
+
+
 cdef ns_t next_look(Journal *j, Observer *o, row_t row, ns_t now) noexcept nogil:
     """When the row's timer is to fire: the earliest of what Zeek's would do."""
     cdef Page *p = &j.pages[row]
@@ -34,12 +40,12 @@ cdef ns_t next_look(Journal *j, Observer *o, row_t row, ns_t now) noexcept nogil
     cdef ns_t due, check
     if p.flags & P_DELETE:
         return p.end_ns
-    due = after(last_time(j, o, row), idle_limit(j, o, row))
+    due = idle_end(j, o, row)
     if p.flags & (P_ATTEMPT | P_INACTIVE) == P_ATTEMPT and waiting(p, o, row):
         due = min(due, after(began(o, row), j.attempt_ns))
     if check_matters(p):
         m = margin_of(j, row)
-        if not p.flags & P_CHECKED:
+        if not p.flags & P_CHECKED or m.check_ns <= now:
             p.flags |= P_CHECKED
             m.check_ns = following_check(j, after(began(o, row), j.first_check_ns), now)
             if p.end_ns != 0:
@@ -62,14 +68,14 @@ cdef ns_t journal_due(void *context, Observer *o, row_t row, ns_t now_ns) noexce
     """A Watch.due: the attempt, expiry, inactivity and deletion timers of TCPSessionAdapter.cc and Session.cc."""
     cdef Journal *j = <Journal *>context
     cdef Page *p
-    cdef ns_t last
+    cdef ns_t last, check
     if row >= j.capacity:
         return 0
     p = &j.pages[row]
     if p.flags & P_DELETE:
         return 0 if p.end_ns <= now_ns else p.end_ns
     last = last_time(j, o, row)
-    if after(last, idle_limit(j, o, row)) <= now_ns:
+    if idle_end(j, o, row) <= now_ns:
         return 0
     if (
         p.flags & (P_ATTEMPT | P_INACTIVE) == P_ATTEMPT and waiting(p, o, row)
@@ -79,16 +85,18 @@ cdef ns_t journal_due(void *context, Observer *o, row_t row, ns_t now_ns) noexce
     if p.flags & P_CHECKED and j.margins[row].check_ns <= now_ns:
         if check_matters(p) and after(last, j.linger_ns) < now_ns:
             return 0
-        j.margins[row].check_ns = now_ns + j.check_ns
+        check = after(p.end_ns, j.check_ns)         # the close of the first side has begun checks of its own
+        j.margins[row].check_ns = min(now_ns + j.check_ns, check) if check > now_ns else now_ns + j.check_ns
     return max(next_look(j, o, row, now_ns), now_ns + 1)
 
 
 cdef bint journal_splits(void *context, Observer *o, row_t row, int s, const Segment *g) noexcept nogil:
-    """A Watch.splits: does a segment with SYN belong to a new connection (TCPSessionAdapter.cc, IsReuse)?"""
+    """A Watch.splits: does a segment with SYN belong to a new connection (TCPSessionAdapter.cc, IsReuse)? Even one that
+    counts for nothing else, because its checksum is wrong or its options were cut off."""
     cdef Journal *j = <Journal *>context
     cdef Page *p
     cdef int first
-    if row >= j.capacity or g.info & INFO_BAD_HEADER:
+    if row >= j.capacity:
         return False
     p = &j.pages[row]
     first = 0 if is_originator(o, row, 0) else 1

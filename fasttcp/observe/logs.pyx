@@ -211,6 +211,15 @@ cdef inline char *write_word(char *p, const Word *word) noexcept nogil:
     return p + word.size
 
 
+cdef inline int64_t whole(int64_t ns) noexcept nogil:
+    """Down to the microsecond: what Zeek gets of a time when a capture has nanoseconds. It counts a duration from there."""
+    return ns - (ns % 1000 + 1000) % 1000
+
+
+cdef inline int64_t lasting(const Entry *e) noexcept nogil:
+    return whole(e.last_ns) - whole(e.summary.first_ns)
+
+
 cdef inline char *write_value(char *p, int field, const Entry *e) noexcept nogil:
     """The value of a field at p; if it is unset, nothing."""
     cdef const char *at = <const char *>e + PLACES[field]
@@ -228,10 +237,10 @@ cdef inline char *write_value(char *p, int field, const Entry *e) noexcept nogil
     elif kind == K_ADDRESS:
         p = write_address(p, <const uint8_t *>at)
     elif kind == K_SIZE:
-        if e.last_ns > e.summary.first_ns:
+        if lasting(e) > 0:
             p = write_number(p, (<const uint64_t *>at)[0])
     elif kind == K_TIME:
-        p = write_seconds(p, (<const int64_t *>at)[0])
+        p = write_seconds(p, whole((<const int64_t *>at)[0]))
     else:
         p = write_other(p, field, e)
     return p
@@ -253,7 +262,7 @@ cdef char *write_other(char *p, int field, const Entry *e) noexcept nogil:
     if field == F_IP_PROTO:
         return write_char(p, c"6")
     if field == F_DURATION:
-        return write_seconds(p, e.last_ns - e.summary.first_ns) if e.last_ns > e.summary.first_ns else p
+        return write_seconds(p, lasting(e)) if lasting(e) > 0 else p
     if field == F_RTT:
         return write_seconds(p, e.rtt_ns) if e.rtt_ns > 0 else p
     if field == F_HISTORY:
@@ -327,17 +336,17 @@ cdef inline char *tab_or_unset(char *p, const char *value) noexcept nogil:
 cdef char *write_zeek(char *p, const Entry *e) noexcept nogil:
     """DEFAULT_FIELDS["zeek"] one by one: the same as write_separated, which must ask for every field what it is."""
     cdef const Summary *s = &e.summary
-    cdef bint lasts = e.last_ns > s.first_ns
+    cdef int64_t lasts = lasting(e)
     cdef char *value
-    p = tab(write_seconds(p, s.first_ns))
+    p = tab(write_seconds(p, whole(s.first_ns)))
     p = tab(write_uid(p, e))
     p = tab(write_address(p, s.addr[0]))
     p = tab(write_number(p, s.port[0]))
     p = tab(write_address(p, s.addr[1]))
     p = tab(write_number(p, s.port[1]))
     p = write_bytes(p, b"tcp\t-\t", 6)
-    if lasts:
-        p = tab(write_seconds(p, e.last_ns - s.first_ns))
+    if lasts > 0:
+        p = tab(write_seconds(p, lasts))
         p = tab(write_number(p, e.size[0]))
         p = tab(write_number(p, e.size[1]))
     else:

@@ -17,12 +17,12 @@ from fasttcp.core.observer cimport (
     KEEP_TIMER, V_CHANGED, V_ILLEGAL, V_LATE, V_NEW, V_PARTIAL, V_SUSPECT, V_VOID, Observer, observer_set_originator,
 )
 from fasttcp.core.store cimport store_cold
-from fasttcp.observe.lapse cimport check_matters, next_look
+from fasttcp.observe.lapse cimport after, check_matters, idle_limit, next_look
 from fasttcp.observe.page cimport (
     M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_FIN, M_FIN_RST, M_LAST_WRAPPED, M_MULTI,
-    M_RST, M_SPOKEN, M_SYN, P_CHECKED, P_DELETE, P_FIN_LETTER, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL, P_USUAL,
-    Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET, Journal, Margin, Page, Sender, ack_wraps, add_counted,
-    add_letter, is_originator, journal_grow, last_wraps, margin_of, relative,
+    M_RST, M_SPOKEN, M_SYN, P_DELETE, P_FIN_LETTER, P_MANY_WRAPS, P_MARGIN, P_OLD_TIME, P_PARTIAL, P_PAST_HANDSHAKE,
+    P_PORT_IDLE, P_USUAL, Z_CLOSED, Z_INACTIVE, Z_RESET, Z_SYN_ACK_SENT, Z_SYN_SENT, Journal, Margin, Page, Sender,
+    ack_wraps, add_counted, add_letter, is_originator, journal_grow, last_wraps, margin_of, relative,
 )
 from fasttcp.observe.states cimport DO_CLOSE, DO_TELL, at_end, close_side, next_state, turn_round
 from fasttcp.observe.stream cimport stream_ack, stream_data
@@ -31,6 +31,7 @@ from fasttcp.observe.usual cimport (
 )
 
 cdef enum:
+    PATIENCE = P_PAST_HANDSHAKE | P_PORT_IDLE   # how long silence may last
     UNUSUAL = V_PARTIAL | V_VOID | V_LATE | V_SUSPECT | V_ILLEGAL
     FAR = 1 << 20               # a SYN or RST this far from the highest number says nothing about it
 
@@ -67,7 +68,7 @@ cdef void begin_numbers(Sender *me, const Segment *g, uint32_t end) noexcept nog
     if g.flags & SYN:
         if me.state == Z_CLOSED or (me.state == Z_RESET and me.before != Z_INACTIVE):
             return
-        if me.state == Z_INACTIVE or g.seq != me.start or me.state == Z_ESTABLISHED or me.state == Z_PARTIAL:
+        if g.seq != me.start or (me.state != Z_SYN_SENT and me.state != Z_SYN_ACK_SENT):
             number_from(me, g.seq, end)
     elif me.state == Z_INACTIVE:
         number_from(me, g.seq - 1, g.seq)           # as if there had been a SYN before it
@@ -133,12 +134,12 @@ cdef void control_letters(
     cdef Sender *me = &p.side[s]
     cdef uint16_t control = g.flags & (SYN | FIN | RST)
     cdef char letter
-    cdef uint32_t former
+    cdef uint64_t former
     if control & (control - 1):
         if control & FIN and not p.flags & P_FIN_LETTER and (me.marks | p.side[1 - s].marks) & M_FIN:
             # Before this FIN, which has no F, takes its place.
-            margin_of(j, row).fin_letter[0] = <uint32_t>(p.fin[0] - 1)
-            margin_of(j, row).fin_letter[1] = <uint32_t>(p.fin[1] - 1)
+            margin_of(j, row).fin_letter[0] = p.fin[0] - 1
+            margin_of(j, row).fin_letter[1] = p.fin[1] - 1
             p.flags |= P_FIN_LETTER
         if control & (FIN | RST) == FIN | RST:
             once(j, row, me, M_FIN_RST, cased(c"I", orig))
@@ -147,18 +148,18 @@ cdef void control_letters(
     elif control == SYN:
         letter = cased(c"H" if g.flags & ACK else c"S", orig)
         former = j.margins[row].syn[s] if p.flags & P_MARGIN else 0
-        if not me.marks & M_SYN or <uint32_t>number != former:
+        if not me.marks & M_SYN or number != former:
             add_letter(j, row, letter)
         me.marks |= M_SYN
-        if <uint32_t>number != former:
-            margin_of(j, row).syn[s] = <uint32_t>number
+        if number != former:
+            margin_of(j, row).syn[s] = number
     elif control == FIN:
-        former = j.margins[row].fin_letter[s] if p.flags & P_FIN_LETTER else <uint32_t>(p.fin[s] - 1)
-        if not me.marks & M_FIN or <uint32_t>number + g.payload != former:
+        former = j.margins[row].fin_letter[s] if p.flags & P_FIN_LETTER else p.fin[s] - 1
+        if not me.marks & M_FIN or number + g.payload != former:
             add_letter(j, row, cased(c"F", orig))
         me.marks |= M_FIN
         if p.flags & P_FIN_LETTER:
-            margin_of(j, row).fin_letter[s] = <uint32_t>number + g.payload
+            margin_of(j, row).fin_letter[s] = number + g.payload
     else:
         if not me.marks & M_RST or <uint32_t>number != p.rst[s]:
             add_letter(j, row, cased(c"R", orig))
@@ -242,7 +243,8 @@ cdef ns_t seen_otherwise(Journal *j, Observer *o, row_t row, int s, const Segmen
 cdef ns_t seen_whole(Journal *j, Observer *o, row_t row, int s, const Segment *g, uint16_t verdict) noexcept nogil:
     cdef Page *p
     cdef uint32_t number
-    cdef uint16_t deleting
+    cdef uint16_t before
+    cdef bint checked
     cdef ns_t end_ns
     if row >= j.capacity and not journal_grow(j, row):
         return 0
@@ -257,22 +259,23 @@ cdef ns_t seen_whole(Journal *j, Observer *o, row_t row, int s, const Segment *g
                 observer_set_originator(o, row, 1 - s)
                 add_letter(j, row, c"^")
     end_ns = p.end_ns
-    deleting = p.flags & P_DELETE
+    before = p.flags
+    checked = check_matters(p)
     if not verdict & V_VOID and (j.zeek or not verdict & (V_SUSPECT | V_ILLEGAL)):
         note(j, o, row, s, g, verdict)
     elif not verdict & V_VOID:                      # the observer did not believe it: it leaves a letter
         number = g.seq - p.side[s].start
         add_ip_bytes(j, row, s, g.ip_bytes)
         if g.flags & (SYN | FIN | RST):
-            control_letters(j, row, s, g, number, is_originator(o, row, s))
+            control_letters(j, row, s, g, <uint64_t><int64_t><int32_t>number, is_originator(o, row, s))
     elif g.info & (INFO_BAD_CHECKSUM | INFO_BAD_HEADER) == INFO_BAD_CHECKSUM:
         add_counted(j, row, cased(c"C", is_originator(o, row, s)), &margin_of(j, row).bad_checksums[s])
     settle(p)
     if not j.zeek:
         return 0 if not verdict & V_VOID or verdict & V_NEW else KEEP_TIMER
-    if verdict & V_NEW or p.end_ns != end_ns or p.flags & P_DELETE != deleting or (
-        not p.flags & (P_CHECKED | P_DELETE) and check_matters(p)
-    ):
+    if verdict & V_NEW or p.end_ns != end_ns or (p.flags ^ before) & P_DELETE or (
+        not p.flags & P_DELETE and not checked and check_matters(p)
+    ) or (p.flags & P_OLD_TIME and (p.flags ^ before) & PATIENCE):
         return next_look(j, o, row, o.engine.table.now_ns)
     return KEEP_TIMER
 
@@ -288,6 +291,8 @@ cdef inline void note(
     cdef int32_t ahead
     cdef bint orig = is_originator(o, row, s)
     cdef int answer
+    cdef Margin *m
+    cdef uint16_t patience
 
     if not me.marks & M_SPOKEN and (orig or not p.flags & P_PARTIAL):
         p.flags &= ~<uint16_t>P_PARTIAL
@@ -317,7 +322,10 @@ cdef inline void note(
 
     if not (me.marks & peer.marks & M_CLOSED):
         if verdict & V_LATE and g.time_ns < o.engine.table.rows[row].last_ns:
-            margin_of(j, row).last_ns = g.time_ns
+            m = margin_of(j, row)
+            m.last_ns = g.time_ns
+            if not p.flags & P_OLD_TIME:
+                m.idle_ns = after(o.engine.table.rows[row].last_ns, idle_limit(j, o, row))
             p.flags |= P_OLD_TIME
         else:
             p.flags &= ~<uint16_t>P_OLD_TIME
@@ -351,7 +359,11 @@ cdef inline void note(
 
     answer = 0
     if me.state == Z_INACTIVE or g.flags & (SYN | FIN | RST):
+        patience = p.flags & PATIENCE
         answer = next_state(j, o, row, s, g)
+        if p.flags & P_OLD_TIME and p.flags & PATIENCE != patience:
+            m = margin_of(j, row)                   # a new timer, from the time that went back
+            m.idle_ns = after(m.last_ns, idle_limit(j, o, row))
     if completes_handshake(p, &o.engine.table.rows[row], s, verdict):
         measure(o, row, p, g)
 

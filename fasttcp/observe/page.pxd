@@ -5,7 +5,7 @@
 # also answers the observer's questions: does this SYN begin a new connection, is this row's time up.
 #
 #   Page     128 bytes   two neighbouring cache lines; the second one only where a letter is new or something closes
-#   Margin   136 bytes   what most connections never need: repeated letters, wrapped numbers, odd times
+#   Margin   160 bytes   what most connections never need: repeated letters, wrapped numbers, odd times
 #   Range    24 bytes    data that lie above a hole, in a pool
 #   Entry    344 bytes   a connection that has ended, until a log or Python takes it
 #
@@ -38,6 +38,7 @@ cdef enum:
     M_DATA = 0x0010
     M_ACK = 0x0020
     M_MULTI = 0x0040
+    M_LETTERS = 0x007F      # all of these
     M_CLOSED = 0x0080       # it has closed and everything before its FIN is accounted for ("did close")
     M_ENDS = 0x0100         # a FIN of it was seen, at Page.fin
     M_GIVEN_UP = 0x0200     # too much is missing: its gaps are no longer counted
@@ -93,8 +94,8 @@ cdef struct Page:               # 128 bytes
 
 cdef struct Margin:
     uint64_t missed             # bytes in gaps
-    uint32_t syn[2]             # relative number of the last SYN
-    uint32_t fin_letter[2]      # with P_FIN_LETTER: relative number of the FIN that the last F told of
+    uint64_t syn[2]             # relative number of the last SYN
+    uint64_t fin_letter[2]      # with P_FIN_LETTER: relative number of the FIN that the last F told of
     uint32_t ip_carry[2]
     uint32_t last_wraps[2]
     uint32_t ack_wraps[2]
@@ -106,6 +107,7 @@ cdef struct Margin:
     uint32_t n_ranges[2]
     uint32_t above[2]           # bytes in them
     int64_t  last_ns            # with P_OLD_TIME
+    int64_t  idle_ns            # with P_OLD_TIME: not before then does silence end it, for its timer was set before
     int64_t  check_ns           # with P_CHECKED: the next expiry check
     char    *history            # all letters, when there are more than SHORT_HISTORY; malloc
     uint32_t history_size

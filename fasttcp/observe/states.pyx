@@ -9,16 +9,21 @@ from libc.stdint cimport INT64_MAX, uint8_t, uint16_t, uint32_t
 from fasttcp.core.layout cimport ACK, FIN, ROW_SIDE_1_OPENED, RST, SYN, Row, Segment, row_t
 from fasttcp.core.observer cimport Observer, observer_set_originator
 from fasttcp.observe.page cimport (
-    M_CLOSED, M_SPOKEN, P_ATTEMPT, P_DEFERRED, P_DELETE, P_INACTIVE, P_PARTIAL, P_PAST_HANDSHAKE, P_PORT_IDLE, P_TOLD,
-    Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET, Z_SYN_ACK_SENT, Z_SYN_SENT, Journal, Page, Sender,
-    add_letter, idles, is_originator, last_time,
+    M_CLOSED, M_LETTERS, M_SPOKEN, P_ATTEMPT, P_DEFERRED, P_DELETE, P_INACTIVE, P_PARTIAL, P_PAST_HANDSHAKE,
+    P_PORT_IDLE, P_TOLD, Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET, Z_SYN_ACK_SENT, Z_SYN_SENT, Journal,
+    Page, Sender, add_letter, idles, is_originator, last_time,
 )
 from fasttcp.observe.stream cimport stream_pending
 
 
 cdef void turn_round(Journal *j, Observer *o, row_t row) noexcept nogil:
-    """The originator was the responder all along."""
-    j.pages[row].flags &= ~<uint16_t>P_PARTIAL
+    """The originator was the responder all along. Which letters were given is remembered by role, not by host, and stays
+    with the role; neither side's next segment counts as its first."""
+    cdef Page *p = &j.pages[row]
+    cdef uint16_t letters = (p.side[0].marks ^ p.side[1].marks) & M_LETTERS
+    p.side[0].marks = (p.side[0].marks ^ letters) | M_SPOKEN
+    p.side[1].marks = (p.side[1].marks ^ letters) | M_SPOKEN
+    p.flags &= ~<uint16_t>P_PARTIAL
     observer_set_originator(o, row, 1 if is_originator(o, row, 0) else 0)
 
 
@@ -60,7 +65,6 @@ cdef int from_inactive(Journal *j, Observer *o, row_t row, int s, const Segment 
                 turn_round(j, o, row)               # the SYN+ACK had overtaken this SYN
                 add_letter(j, row, c"^")
                 to_state(p, 1 - s, Z_ESTABLISHED)
-                me.marks |= M_SPOKEN
             if peer.state == Z_SYN_SENT:
                 to_state(p, 1 - s, Z_ESTABLISHED)
             to_state(p, s, Z_ESTABLISHED)

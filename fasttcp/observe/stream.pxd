@@ -22,7 +22,7 @@ cdef inline void stream_data(Journal *j, row_t row, int s, uint64_t begin, uint3
     """Side `s` sent data [begin, begin + length), relative."""
     cdef Sender *side = &j.pages[row].side[s]
     cdef uint64_t end = begin + length
-    cdef bint whole = not side.marks & (M_GIVEN_UP | M_RANGES) and <int32_t>(<uint32_t>side.reach - side.trim) >= 0
+    cdef bint whole = not side.marks & (M_GIVEN_UP | M_RANGES | M_ENDS) and <int32_t>(<uint32_t>side.reach - side.trim) >= 0
     if whole and begin <= side.reach:
         if end > side.reach:
             side.reach = end

@@ -16,8 +16,8 @@ from libc.stdlib cimport realloc
 from fasttcp.core.layout cimport row_t
 from fasttcp.core.observer cimport Observer
 from fasttcp.observe.page cimport (
-    M_GIVEN_UP, M_RANGES, P_PARTIAL, Z_RESET, Journal, Margin, Page, Range, Sender, add_counted, clean, is_originator,
-    last_wraps, margin_of, nothing_acked, side_size,
+    M_ENDS, M_GIVEN_UP, M_RANGES, P_PARTIAL, Z_RESET, Journal, Margin, Page, Range, Sender, ack_wraps, add_counted, clean,
+    is_originator, last_wraps, margin_of, nothing_acked, side_size,
 )
 
 
@@ -161,6 +161,8 @@ cdef void stream_hole(Journal *j, row_t row, int s, uint64_t begin, uint64_t end
     """Data that do not simply continue what is there."""
     cdef Sender *side = &j.pages[row].side[s]
     cdef uint64_t forgotten = trimmed(side)
+    if side.marks & M_ENDS:                         # what an ACK says beyond the FIN forgets nothing, but it is believed
+        forgotten = max(forgotten, (<uint64_t>ack_wraps(j, row, s) << 32) + side.acked - side.start)
     if side.marks & M_GIVEN_UP or end <= forgotten:
         return
     if begin < forgotten:

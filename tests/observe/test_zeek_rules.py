@@ -159,6 +159,19 @@ def test_syn_ack_then_its_syn_turns_round(wire):
     assert (entry.history, entry.conn_state, entry.orig_port) == ("Hs^A", "S1", 40000)
 
 
+def test_letters_stay_with_the_role_when_the_originator_turns_round():
+    again = Wire("zeek", tracker=True, ports=(40000, 7000))
+    again.b("SA", seq=500, ack=101, absolute=True)
+    again.a("A", seq=101, ack=501, absolute=True)
+    again.b("SA", seq=500, ack=101, absolute=True)  # a responder has had no letter yet
+    assert again.entry().history == "^hAh"
+    late = Wire("zeek", tracker=True, ports=(40000, 7000))
+    late.b("SA", seq=500, ack=101, absolute=True)
+    late.a("A", seq=101, ack=501, absolute=True)
+    late.a("S", seq=100, absolute=True)  # the originator's was given to the SYN+ACK
+    assert (late.entry().history, late.entry().orig_packets) == ("^hA", 2)
+
+
 # ---- timers --------------------------------------------------------------------------------------
 
 
@@ -242,6 +255,62 @@ def test_rows_of_nothing_but_damage_go_at_the_first_check(wire):
     assert [each.history for each in wire.entries()] == ["C", "C"]
 
 
+def test_a_reset_after_its_own_fin_ends_with_an_expiry_check(wire):
+    wire.opened()
+    wire.a("FA", after=500 * MS)
+    wire.a("R", after=1 * MS)
+    wire.b("A", after=4900 * MS)
+    assert len(wire.entries()) == 1
+    wire.b("A", after=5100 * MS)
+    assert [state for state, _ in rows(wire)] == ["RSTO", "OTH"]
+
+
+def test_the_first_fin_begins_checks_of_its_own():
+    wire = Wire("zeek", tracker=True, ports=(40000, 7000))
+    wire.opened()  # checked 5 seconds later
+    wire.a("FA", after=3 * SECOND)
+    wire.a("R", after=1 * MS)  # checked 6 seconds after the FIN, too
+    other = Wire("zeek", tracker=True, ports=(40001, 7000))
+    other.tracker, other.now = wire.tracker, wire.now
+    other.a("S", after=2500 * MS)  # the first check finds nothing
+    wire.b("A", after=6100 * MS)
+    assert [each.conn_state for each in wire.entries() if each.orig_port != 40001] == ["RSTO", "OTH"]
+
+
+def test_a_connection_that_began_with_damage_is_checked_like_others(wire):
+    wire.hosts[0].heard, wire.hosts[1].heard = wire.hosts[1].next, wire.hosts[0].next
+    wire.a("A", info=BAD_CHECKSUM)
+    wire.a("A")
+    wire.a("FA", after=20 * SECOND)
+    wire.b("A")
+    wire.a("R")
+    wire.b("A", after=12 * SECOND)
+    assert [state for state, _ in rows(wire)] == ["OTH", "OTH"]
+
+
+def test_when_time_goes_back_a_timer_that_was_set_before_still_holds(wire):
+    wire.opened()
+    wire.a("PA", payload=10, after=-1000 * SECOND)
+    wire.b("A")
+    wire.b("PA", payload=10)
+    assert [(state, history) for state, history in rows(wire)] == [("S1", "ShADad")]
+
+
+def test_when_time_goes_back_a_timer_that_is_set_then_is_due_at_once():
+    attempt = Wire("zeek", tracker=True, ports=(40000, 7000))
+    attempt.a("S")
+    attempt.b("SA", after=-1000 * SECOND)  # from here on it may be silent for 300 seconds
+    attempt.a("A")
+    assert rows(attempt) == [("S1", "Sh"), ("OTH", "A")]
+    other = Wire("zeek", tracker=True, ports=(40001, 7000))
+    other.a("S")
+    late = Wire("zeek", tracker=True, ports=(40000, 7000))
+    late.tracker, late.now = other.tracker, other.now - 1000 * SECOND
+    late.a("S")
+    late.b("SA")
+    assert sorted(each.history for each in late.entries()) == ["H", "S", "S"]
+
+
 # ---- a SYN on a known 4-tuple --------------------------------------------------------------------
 
 
@@ -269,6 +338,15 @@ def test_syn_ack_splits_only_a_half_connection(wire):
     assert len(half.entries()) == 1
     half.b("SA", seq=777, ack=100, absolute=True)
     assert len(half.entries()) == 2
+
+
+def test_a_syn_whose_options_were_cut_off_still_splits():
+    wire = Wire("zeek", tracker=True, ports=(40000, 80))
+    wire.a("S", seq=100, absolute=True, info=BAD_HEADER)
+    wire.b("SA", seq=500, ack=101, absolute=True, info=BAD_HEADER)
+    wire.a("A", seq=101, ack=501, absolute=True)
+    found = [(each.conn_state, each.history, each.orig_port, each.orig_packets) for each in wire.entries()]
+    assert found == [("OTH", "", 40000, 0), ("OTH", "^A", 40000, 1)]
 
 
 # ---- sizes and gaps ------------------------------------------------------------------------------
@@ -349,6 +427,24 @@ def test_a_close_that_waits_is_forgotten_when_the_other_side_ends_first(wire):
     wire.a("A")
     wire.a("A", after=6 * SECOND)
     assert [state for state, _ in rows(wire)] == ["SF"]
+
+
+def test_a_syn_after_a_reset_out_of_nowhere_begins_the_numbers_anew(wire):
+    wire.b("R", seq=500, absolute=True)
+    wire.b("SA", seq=499, ack=101, absolute=True)
+    wire.a("A", seq=101, ack=530, absolute=True)
+    wire.b("SA", seq=499, ack=101, absolute=True)
+    assert wire.entry().orig_bytes == 0
+
+
+def test_what_was_acknowledged_beyond_a_fin_is_not_seen_afterwards(wire):
+    wire.opened()
+    wire.b("FA", payload=5)
+    wire.a("A", ack=15)
+    wire.b("PA", seq=2, payload=40)  # 12 bytes of them were acknowledged before
+    wire.b("FA", seq=100)
+    wire.a("A", ack=-1)
+    assert wire.entry().missed_bytes == 16 + 100
 
 
 def test_sizes_beyond_four_gigabytes():

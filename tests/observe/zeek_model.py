@@ -74,6 +74,8 @@ class Row:
 
     def flip(self):
         self.orig, self.resp = self.resp, self.orig
+        self.orig.letters, self.resp.letters = self.resp.letters, self.orig.letters  # they stay with the role
+        self.orig.spoken = self.resp.spoken = True
         self.partial = False
 
     def side(self, name):
@@ -243,10 +245,11 @@ class Row:
     # -- data --
 
     def data(self, me, peer, begin, length):
-        if me.given_up or begin + length <= me.trim:
+        known = me.trim if me.fin is None else max(me.trim, me.acked - me.start)
+        if me.given_up or begin + length <= known:
             return
         before = me.reach
-        me.held |= set(range(max(begin, me.trim), begin + length))
+        me.held |= set(range(max(begin, known), begin + length))
         self.deliver(me)
         if not me.unheard():
             return
@@ -415,7 +418,7 @@ def play(segments, serves=lambda port: False, ports=None):
             if ports and ("S" not in s["flags"] or "A" in s["flags"]):
                 source, target = ports[sender], ports["ba"[sender == "b"]]
                 if serves(source) and (not serves(target) or ("S" not in s["flags"] and source < target)):
-                    row.flip()
+                    row.orig, row.resp = row.resp, row.orig
                     row.history = "^"
         row.take(sender, s, time)
     if row is not None:
