@@ -1,8 +1,8 @@
 # The calls of an endpoint's application as Python methods; ConnectionTable inherits them. See application.pyx.
 
 from fasttcp.core.layout cimport row_t
-from fasttcp.core.observer cimport Observer
 from fasttcp.core.seat cimport Engine
+from fasttcp.core.tap cimport Observer
 from fasttcp.core.tcb cimport Endpoint
 from fasttcp.core.turn cimport Turn
 

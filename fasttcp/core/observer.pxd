@@ -16,14 +16,7 @@ from libc.stdint cimport uint16_t
 
 from fasttcp.core.hash cimport Key
 from fasttcp.core.layout cimport Segment, ns_t, row_t
-from fasttcp.core.tap cimport (
-    KEEP_TIMER, NO_SHIFT, MAX_SHIFT, ROW_BLANK, ROW_ONE_ISN, Observer, Tallies, Verdict, Watch, learn_scale,
-    observer_set_originator, opening, prefetch_beside,
-)
-from fasttcp.core.verdicts cimport (
-    V_CHANGED, V_DUPLICATE, V_FULL, V_GAP, V_ILLEGAL, V_LATE, V_NEW, V_PARTIAL, V_REPLACED, V_RETRANSMITTED, V_STRAY,
-    V_SUSPECT, V_VOID,
-)
+from fasttcp.core.tap cimport Observer, Verdict
 
 cdef void observer_step(Observer *o, const Key *key, const Segment *segment, Verdict *out) noexcept nogil
 cdef uint16_t observer_see(Observer *o, row_t row, int s, const Segment *segment, bint *arms) noexcept nogil

@@ -1,7 +1,7 @@
 # How a table is opened and closed. See opening.pyx.
 
-from fasttcp.core.observer cimport Observer
 from fasttcp.core.summary cimport EndLog
+from fasttcp.core.tap cimport Observer
 from fasttcp.core.tcb cimport Endpoint
 
 cdef bytes secret_from(seed)        # 32 bytes: from the system, or from the seed

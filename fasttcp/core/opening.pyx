@@ -12,10 +12,10 @@ from fasttcp.core.address cimport whole
 from fasttcp.core.endings cimport endlog_endpoint
 from fasttcp.core.endpoint cimport endpoint_fini, endpoint_init
 from fasttcp.core.layout cimport INFO_BAD_CHECKSUM, INFO_BAD_HEADER, Observed
-from fasttcp.core.observer cimport Observer
 from fasttcp.core.seat cimport Engine
 from fasttcp.core.store cimport SEAT_ENDPOINT, SEAT_OBSERVER, STORE_EVICT, store_close, store_open, store_set_horizon
 from fasttcp.core.summary cimport EndLog, endlog_observed
+from fasttcp.core.tap cimport Observer
 from fasttcp.core.tcb cimport Endpoint, EndpointCold
 from fasttcp.core.trace cimport trace_close, trace_open
 from fasttcp.core.wheel cimport TIMEOUT_TICKS

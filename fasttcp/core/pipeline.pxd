@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t
 
 from fasttcp.core.hash cimport Key
 from fasttcp.core.layout cimport Segment
-from fasttcp.core.observer cimport Observer, Verdict
+from fasttcp.core.tap cimport Observer, Verdict
 
 cdef enum:
     AHEAD = 48      # so many segments ahead of their keys they are asked for

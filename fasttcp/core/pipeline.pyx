@@ -10,15 +10,15 @@ from libc.string cimport memcmp, memcpy, memset
 from fasttcp.core.hash cimport Key, key_observed
 from fasttcp.core.layout cimport ACK, FIN, ROW_SCALED_0, SYN, Observed, Row, Segment, ns_t, row_t, seq_t
 from fasttcp.core.names cimport N_STATES, S_SYN_RCVD, S_SYN_SENT
-from fasttcp.core.observer cimport (
-    V_CHANGED, Observer, Verdict, observer_advance, observer_see, observer_step, opening, prefetch_beside,
-)
+from fasttcp.core.observer cimport observer_advance, observer_see, observer_step
 from fasttcp.core.prefetch cimport prefetch_read
 from fasttcp.core.store cimport Table, store_behind, store_cold, store_peek, store_prefetch, store_see
+from fasttcp.core.tap cimport Observer, Verdict, opening, prefetch_beside
 from fasttcp.core.usual cimport (
     EVIDENCE, EV_COVERS, EV_FIN, EV_SYN_ACK, UNUSUAL_BIT, USUAL_ARMS, USUAL_BEFORE, Usual, usual_at, usual_segment,
     usual_time,
 )
+from fasttcp.core.verdicts cimport V_CHANGED
 
 cdef enum:
     BATCH = 32                  # segments whose lines are on their way together

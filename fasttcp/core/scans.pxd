@@ -2,9 +2,9 @@
 
 from libc.stdint cimport uint64_t
 
-from fasttcp.core.observer cimport Observer
 from fasttcp.core.seat cimport Engine
 from fasttcp.core.summary cimport Summary
+from fasttcp.core.tap cimport Observer
 from fasttcp.core.tcb cimport Endpoint
 from fasttcp.core.trace cimport Step, Trace
 

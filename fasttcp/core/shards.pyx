@@ -32,7 +32,7 @@ from libc.string cimport memcpy, memset
 from fasttcp.core.address cimport parse_address, parse_number
 from fasttcp.core.crew cimport Crew, crew_hire, crew_ready, crew_run
 from fasttcp.core.layout cimport NO_ROW, Segment, ns_t
-from fasttcp.core.observer cimport Observer, Verdict, observer_advance
+from fasttcp.core.observer cimport observer_advance
 from fasttcp.core.pipeline cimport AHEAD, observe_some
 from fasttcp.core.prefetch cimport load64, prefetch_read
 from fasttcp.core.records cimport Records, records_new, records_take
@@ -40,6 +40,7 @@ from fasttcp.core.segments cimport segments_shown
 from fasttcp.core.store cimport store_behind
 from fasttcp.core.summary cimport Summary
 from fasttcp.core.table cimport SUMMARY_LAYOUT, VERDICT_LAYOUT, ConnectionTable, table_engine
+from fasttcp.core.tap cimport Observer, Verdict
 from fasttcp.core.turn cimport Turn, turn_give, turn_take, turn_wait
 
 from fasttcp.errors import InvariantError, SegmentError, StaleHandle, StateError

@@ -3,8 +3,8 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fasttcp.core.layout cimport ns_t, row_t
-from fasttcp.core.observer cimport Observer
 from fasttcp.core.store cimport Table
+from fasttcp.core.tap cimport Observer
 
 cdef enum:
     SUMMARY_IPV6 = 0x01

@@ -5,9 +5,9 @@ from libc.stdint cimport uint16_t, uint64_t
 
 from fasttcp.core.application cimport Application
 from fasttcp.core.layout cimport Segment, ns_t
-from fasttcp.core.observer cimport Verdict
 from fasttcp.core.seat cimport Engine
 from fasttcp.core.summary cimport EndLog
+from fasttcp.core.tap cimport Verdict
 from fasttcp.core.tcb cimport Endpoint
 
 cdef class ConnectionTable(Application):

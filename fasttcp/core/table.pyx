@@ -23,7 +23,7 @@ from fasttcp.core.endpoint cimport endpoint_check, endpoint_recount
 from fasttcp.core.expiry cimport endpoint_advance
 from fasttcp.core.hash cimport Key, key_endpoint, key_observed
 from fasttcp.core.layout cimport NO_ROW, Row, Segment, ns_t, row_t
-from fasttcp.core.observer cimport Tallies, Verdict, observer_advance
+from fasttcp.core.observer cimport observer_advance
 from fasttcp.core.opening cimport close_engine, layout_from, open_endpoint, open_observer, secret_from
 from fasttcp.core.output cimport OUTPUT_LIMIT
 from fasttcp.core.pipeline cimport observe, observe_batch
@@ -40,6 +40,7 @@ from fasttcp.core.store cimport (
     STORE_LAZY, Table, store_behind, store_bytes, store_check, store_find, store_handle, store_in_use,
 )
 from fasttcp.core.summary cimport LIVE, EndLog, Summary, endlog_close, summarize_observed
+from fasttcp.core.tap cimport Tallies, Verdict
 from fasttcp.core.tcb cimport Endpoint, Outcome
 from fasttcp.core.trace cimport Step
 from fasttcp.core.turn cimport turn_give

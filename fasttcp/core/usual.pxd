@@ -17,9 +17,9 @@ from fasttcp.core.hash cimport Key
 from fasttcp.core.layout cimport (
     ACK, FIN, ROW_IPV6, RST, SYN, Half, Observed, Row, Segment, ns_t, row_t, seq_max, tick_t,
 )
-from fasttcp.core.observer cimport KEEP_TIMER, ROW_BLANK, Observer, Verdict, learn_scale
 from fasttcp.core.prefetch cimport load32, load64, settle, settle_pointer, store64
 from fasttcp.core.store cimport Table, store_arm_ns, store_cold, store_move_states
+from fasttcp.core.tap cimport KEEP_TIMER, ROW_BLANK, Observer, Verdict, learn_scale
 from fasttcp.core.wheel cimport WHEEL_SLOTS
 
 cdef extern from *:

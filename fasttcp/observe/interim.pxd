@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from fasttcp.core.layout cimport Segment, row_t
-from fasttcp.core.observer cimport Observer, Verdict
+from fasttcp.core.tap cimport Observer, Verdict
 from fasttcp.observe.page cimport Journal
 
 cdef struct Interim:

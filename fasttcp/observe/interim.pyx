@@ -12,10 +12,10 @@ from libc.stdint cimport INT64_MAX, uint8_t
 
 from fasttcp.core.layout cimport Row
 from fasttcp.core.names cimport S_CLOSED, S_TIME_WAIT
-from fasttcp.core.observer cimport ROW_BLANK
 from fasttcp.core.pipeline cimport observe_batch
 from fasttcp.core.store cimport store_cold, store_in_use
 from fasttcp.core.summary cimport LIVE
+from fasttcp.core.tap cimport ROW_BLANK
 from fasttcp.observe.journal cimport END_INTERIM, journal_entry, new_entry
 from fasttcp.observe.page cimport SHORT_HISTORY, Entry, copy_history
 

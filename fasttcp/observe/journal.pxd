@@ -1,7 +1,7 @@
 # Opening and closing a journal, and the entries that come out of it. Its layout is in page.pxd.
 
 from fasttcp.core.layout cimport ns_t, row_t
-from fasttcp.core.observer cimport Observer
+from fasttcp.core.tap cimport Observer
 from fasttcp.observe.page cimport Entry, Journal
 
 cdef enum:                      # in the order of ENDS

@@ -11,10 +11,10 @@ from libc.string cimport memcmp, memcpy, memset
 from fasttcp.core.layout cimport ROW_SIDE_1_OPENED, Row, ns_t, row_t
 from fasttcp.core.memory cimport BLOCK_HUGE, block_close, block_open
 from fasttcp.core.names cimport E_EVICTED, E_RCV_RST, E_REPLACED, S_CLOSED, S_TIME_WAIT
-from fasttcp.core.observer cimport ROW_BLANK, Observer
 from fasttcp.core.prefetch cimport prefetch_write
 from fasttcp.core.store cimport store_in_use
 from fasttcp.core.summary cimport LIVE, summarize_observed
+from fasttcp.core.tap cimport ROW_BLANK, Observer
 from fasttcp.observe.lapse cimport journal_due, journal_splits
 from fasttcp.observe.notes cimport journal_seen, usual_prepare
 from fasttcp.observe.page cimport (

@@ -3,7 +3,7 @@
 from libc.stdint cimport INT64_MAX, uint32_t
 
 from fasttcp.core.layout cimport ROW_SIDE_1_OPENED, Row, Segment, ns_t, row_t
-from fasttcp.core.observer cimport Observer
+from fasttcp.core.tap cimport Observer
 from fasttcp.observe.page cimport (
     M_CLOSED, P_INACTIVE, P_PAST_HANDSHAKE, P_PORT_IDLE, Z_INACTIVE, Z_RESET, Journal, Page,
 )

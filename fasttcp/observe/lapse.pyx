@@ -9,8 +9,8 @@ What must not stand here: what a segment adds to a page.
 """
 
 from fasttcp.core.layout cimport ACK, Segment, ns_t, row_t
-from fasttcp.core.observer cimport Observer
 from fasttcp.core.store cimport store_cold
+from fasttcp.core.tap cimport Observer
 from fasttcp.observe.page cimport (
     M_CLOSED, P_ATTEMPT, P_CHECKED, P_DELETE, P_INACTIVE, P_OLD_TIME, Z_INACTIVE, Z_SYN_ACK_SENT, Z_SYN_SENT, Journal, Margin, Page,
     is_originator, last_time, margin_of,

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint16_t
 
 from fasttcp.core.layout cimport Segment, ns_t, row_t
-from fasttcp.core.observer cimport Observer
+from fasttcp.core.tap cimport Observer
 from fasttcp.observe.page cimport Journal
 
 cdef ns_t journal_seen(

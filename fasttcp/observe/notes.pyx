@@ -13,10 +13,9 @@ from fasttcp.core.layout cimport (
     ACK, FIN, INFO_BAD_CHECKSUM, INFO_BAD_HEADER, INFO_CUT, ROW_SIDE_1_OPENED, RST, SYN, Observed, Row, Segment, ns_t, row_t,
 )
 from fasttcp.core.names cimport S_ESTABLISHED
-from fasttcp.core.observer cimport (
-    KEEP_TIMER, V_CHANGED, V_ILLEGAL, V_LATE, V_NEW, V_PARTIAL, V_SUSPECT, V_VOID, Observer, observer_set_originator,
-)
 from fasttcp.core.store cimport store_cold
+from fasttcp.core.tap cimport KEEP_TIMER, Observer, observer_set_originator
+from fasttcp.core.verdicts cimport V_CHANGED, V_ILLEGAL, V_LATE, V_NEW, V_PARTIAL, V_SUSPECT, V_VOID
 from fasttcp.observe.lapse cimport after, check_matters, idle_limit, next_look
 from fasttcp.observe.page cimport (
     M_ACK, M_ACK_WRAPPED, M_CLOSED, M_DATA, M_ENDS, M_FIN, M_FIN_RST, M_LAST_WRAPPED, M_MULTI,

@@ -16,8 +16,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fasttcp.core.layout cimport ROW_SIDE_1_OPENED, ns_t, row_t
 from fasttcp.core.memory cimport Block
-from fasttcp.core.observer cimport Observer
 from fasttcp.core.summary cimport Summary
+from fasttcp.core.tap cimport Observer
 
 # What Zeek makes of one endpoint (TCP_Endpoint.h); Sender.state and Sender.before
 cdef enum:

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint16_t
 
 from fasttcp.core.layout cimport Segment, row_t
-from fasttcp.core.observer cimport Observer
+from fasttcp.core.tap cimport Observer
 from fasttcp.observe.page cimport M_EOF, P_DEFERRED, P_TOLD, Journal, Page
 from fasttcp.observe.stream cimport may_be_at_end, stream_pending
 

@@ -7,7 +7,7 @@ states are a view for the log: nothing in the table depends on them but the rule
 from libc.stdint cimport INT64_MAX, uint8_t, uint16_t, uint32_t
 
 from fasttcp.core.layout cimport ACK, FIN, ROW_SIDE_1_OPENED, RST, SYN, Row, Segment, row_t
-from fasttcp.core.observer cimport Observer, observer_set_originator
+from fasttcp.core.tap cimport Observer, observer_set_originator
 from fasttcp.observe.page cimport (
     M_CLOSED, M_LETTERS, M_SPOKEN, P_ATTEMPT, P_DEFERRED, P_DELETE, P_INACTIVE, P_PARTIAL, P_PAST_HANDSHAKE,
     P_PORT_IDLE, P_TOLD, Z_CLOSED, Z_ESTABLISHED, Z_INACTIVE, Z_PARTIAL, Z_RESET, Z_SYN_ACK_SENT, Z_SYN_SENT, Journal,

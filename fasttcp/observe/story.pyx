@@ -15,9 +15,10 @@ from libc.string cimport memcmp
 from fasttcp.core.address cimport parse_address, whole
 from fasttcp.core.hash cimport Key, key_observed
 from fasttcp.core.layout cimport FIN, INFO_BAD_CHECKSUM, INFO_BAD_HEADER, RST, SYN, Segment
-from fasttcp.core.observer cimport V_NEW, Observer, Verdict
 from fasttcp.core.pipeline cimport observe
+from fasttcp.core.tap cimport Observer, Verdict
 from fasttcp.core.trace cimport Step, Trace
+from fasttcp.core.verdicts cimport V_NEW
 from fasttcp.observe.tracker cimport Tracker
 from fasttcp.packets.reader cimport CaptureReader, Place, read_segments, reader_look
 

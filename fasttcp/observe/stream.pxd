@@ -4,7 +4,7 @@
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from fasttcp.core.layout cimport row_t
-from fasttcp.core.observer cimport Observer
+from fasttcp.core.tap cimport Observer
 from fasttcp.observe.page cimport (
     M_ENDS, M_EOF, M_GIVEN_UP, M_RANGES, Z_CLOSED, Z_RESET, Journal, Page, Sender,
 )

@@ -14,7 +14,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport realloc
 
 from fasttcp.core.layout cimport row_t
-from fasttcp.core.observer cimport Observer
+from fasttcp.core.tap cimport Observer
 from fasttcp.observe.page cimport (
     M_ENDS, M_GIVEN_UP, M_RANGES, P_PARTIAL, Z_RESET, Journal, Margin, Page, Range, Sender, ack_wraps, add_counted, clean,
     is_originator, last_wraps, margin_of, nothing_acked, side_size,

@@ -13,9 +13,9 @@ from libc.string cimport memset
 
 from fasttcp.core.address cimport format_address
 from fasttcp.core.layout cimport Observed, Row, row_t
-from fasttcp.core.observer cimport Observer
 from fasttcp.core.store cimport store_cold, store_handle, store_in_use
 from fasttcp.core.summary cimport LIVE, Summary, summarize_observed
+from fasttcp.core.tap cimport Observer
 from fasttcp.observe.tracker cimport Tracker
 
 from fasttcp.spec import State

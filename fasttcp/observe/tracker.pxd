@@ -3,8 +3,8 @@
 from libc.stdint cimport uint64_t
 
 from fasttcp.core.layout cimport Segment
-from fasttcp.core.observer cimport Verdict
 from fasttcp.core.table cimport ConnectionTable
+from fasttcp.core.tap cimport Verdict
 from fasttcp.observe.interim cimport Interim
 from fasttcp.observe.page cimport Entry, Journal
 from fasttcp.observe.sieve cimport Op

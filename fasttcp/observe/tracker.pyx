@@ -12,10 +12,11 @@ from libc.string cimport memcpy
 from fasttcp.core.address cimport format_address
 from fasttcp.core.hash cimport Key
 from fasttcp.core.layout cimport Segment
-from fasttcp.core.observer cimport Observer, Verdict, observer_advance
+from fasttcp.core.observer cimport observer_advance
 from fasttcp.core.pipeline cimport observe_batch, observe_keyed
 from fasttcp.core.segments cimport SegmentBatch
 from fasttcp.core.summary cimport SUMMARY_PARTIAL
+from fasttcp.core.tap cimport Observer, Verdict
 from fasttcp.observe.interim cimport interim_apply
 from fasttcp.observe.journal cimport entry_free, journal_close, journal_flush, journal_open
 from fasttcp.observe.keyed cimport KeyedBatch
