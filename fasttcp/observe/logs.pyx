@@ -211,13 +211,13 @@ cdef inline char *write_word(char *p, const Word *word) noexcept nogil:
     return p + word.size
 
 
-cdef inline int64_t whole(int64_t ns) noexcept nogil:
-    """Down to the microsecond: what Zeek gets of a time when a capture has nanoseconds. It counts a duration from there."""
-    return ns - (ns % 1000 + 1000) % 1000
+cdef inline int64_t micros(int64_t ns) noexcept nogil:
+    """The microsecond that a time lies in: what Zeek gets of one in nanoseconds. It counts a duration from there."""
+    return ns // 1000 if ns >= 0 else -((999 - ns) // 1000)
 
 
-cdef inline int64_t lasting(const Entry *e) noexcept nogil:
-    return whole(e.last_ns) - whole(e.summary.first_ns)
+cdef inline int64_t lasting_us(const Entry *e) noexcept nogil:
+    return micros(e.last_ns) - micros(e.summary.first_ns)
 
 
 cdef inline char *write_value(char *p, int field, const Entry *e) noexcept nogil:
@@ -237,10 +237,10 @@ cdef inline char *write_value(char *p, int field, const Entry *e) noexcept nogil
     elif kind == K_ADDRESS:
         p = write_address(p, <const uint8_t *>at)
     elif kind == K_SIZE:
-        if lasting(e) > 0:
+        if lasting_us(e) > 0:
             p = write_number(p, (<const uint64_t *>at)[0])
     elif kind == K_TIME:
-        p = write_seconds(p, whole((<const int64_t *>at)[0]))
+        p = write_seconds(p, micros((<const int64_t *>at)[0]))
     else:
         p = write_other(p, field, e)
     return p
@@ -253,6 +253,10 @@ cdef inline char *write_history(char *p, const Entry *e) noexcept nogil:
     return p + e.letters
 
 
+cdef inline char *write_rtt(char *p, const Entry *e) noexcept nogil:
+    return write_seconds(p, (e.rtt_ns + 500) // 1000) if e.rtt_ns > 0 else p
+
+
 cdef char *write_other(char *p, int field, const Entry *e) noexcept nogil:
     """What is not simply there in the entry."""
     if field == F_UID:
@@ -262,9 +266,9 @@ cdef char *write_other(char *p, int field, const Entry *e) noexcept nogil:
     if field == F_IP_PROTO:
         return write_char(p, c"6")
     if field == F_DURATION:
-        return write_seconds(p, lasting(e)) if lasting(e) > 0 else p
+        return write_seconds(p, lasting_us(e)) if lasting_us(e) > 0 else p
     if field == F_RTT:
-        return write_seconds(p, e.rtt_ns) if e.rtt_ns > 0 else p
+        return write_rtt(p, e)
     if field == F_HISTORY:
         return write_history(p, e)
     if field == F_COMMUNITY:
@@ -336,17 +340,17 @@ cdef inline char *tab_or_unset(char *p, const char *value) noexcept nogil:
 cdef char *write_zeek(char *p, const Entry *e) noexcept nogil:
     """DEFAULT_FIELDS["zeek"] one by one: the same as write_separated, which must ask for every field what it is."""
     cdef const Summary *s = &e.summary
-    cdef int64_t lasts = lasting(e)
+    cdef int64_t first_us = micros(s.first_ns), lasts_us = micros(e.last_ns) - first_us
     cdef char *value
-    p = tab(write_seconds(p, whole(s.first_ns)))
+    p = tab(write_seconds(p, first_us))
     p = tab(write_uid(p, e))
     p = tab(write_address(p, s.addr[0]))
     p = tab(write_number(p, s.port[0]))
     p = tab(write_address(p, s.addr[1]))
     p = tab(write_number(p, s.port[1]))
     p = write_bytes(p, b"tcp\t-\t", 6)
-    if lasts > 0:
-        p = tab(write_seconds(p, lasts))
+    if lasts_us > 0:
+        p = tab(write_seconds(p, lasts_us))
         p = tab(write_number(p, e.size[0]))
         p = tab(write_number(p, e.size[1]))
     else:
@@ -364,7 +368,7 @@ cdef char *write_zeek(char *p, const Entry *e) noexcept nogil:
     p = tab(write_word(p, &STATE_WORDS[s.state[0]]))
     p = tab(write_word(p, &STATE_WORDS[s.state[1]]))
     value = p
-    p = tab_or_unset(write_seconds(p, e.rtt_ns) if e.rtt_ns > 0 else p, value)
+    p = tab_or_unset(write_rtt(p, e), value)
     p = tab(write_number(p, s.retransmitted[0]))
     p = tab(write_number(p, s.retransmitted[1]))
     return write_word(p, &END_WORDS[e.end])

@@ -41,7 +41,7 @@ cdef inline char *write_number(char *p, uint64_t n) noexcept nogil:
 cdef bint text_grow(Text *t, size_t bytes) noexcept nogil
 cdef void text_free(Text *t) noexcept nogil
 cdef char *write_long_number(char *p, uint64_t n) noexcept nogil        # 10 or more
-cdef char *write_seconds(char *p, int64_t ns) noexcept nogil            # six digits behind the point, rounded
+cdef char *write_seconds(char *p, int64_t time_us) noexcept nogil       # six digits behind the point
 cdef char *write_address(char *p, const uint8_t *address) noexcept nogil
 cdef char *write_base62(char *p, uint64_t n, int digits) noexcept nogil
 cdef char *write_base64(char *p, const uint8_t *bytes, size_t n) noexcept nogil

@@ -90,15 +90,13 @@ cdef char *write_long_number(char *p, uint64_t n) noexcept nogil:
     return write_digits(p, eight_digits(<uint32_t>n), zeros)
 
 
-cdef char *write_seconds(char *p, int64_t ns) noexcept nogil:
+cdef char *write_seconds(char *p, int64_t time_us) noexcept nogil:
     """Seconds with microseconds, as Zeek writes times and intervals."""
-    cdef uint64_t microseconds, seconds
-    if ns < 0:
+    cdef uint64_t microseconds = <uint64_t>time_us, seconds
+    if time_us < 0:
         p[0] = c"-"
         p += 1
-        microseconds = (<uint64_t>0 - <uint64_t>ns + 500) // 1000
-    else:
-        microseconds = (<uint64_t>ns + 500) // 1000
+        microseconds = 0 - microseconds
     seconds = microseconds // 1_000_000
     microseconds -= seconds * 1_000_000
     p = write_number(p, seconds)
