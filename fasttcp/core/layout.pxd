@@ -52,8 +52,7 @@ cdef enum:
 cdef enum:
     INFO_IPV6 = 0x01            # the IP header was version 6
     INFO_BAD_CHECKSUM = 0x02    # the TCP checksum was present, complete, and wrong
-    # data offset below 5: ports are known, nothing else is; or beyond what is at hand: numbers and flags are known too
-    INFO_BAD_HEADER = 0x04
+    INFO_BAD_HEADER = 0x04      # data offset below 5 or beyond what is at hand: ports, numbers and flags are known, nothing else is
     INFO_CUT = 0x08             # the capture holds only the front of it
 
 

@@ -53,7 +53,8 @@ cdef int _segment(Decoder* d, const Datagram* g, int64_t time_ns, Segment* s) no
             sum_bytes(g.src, width) + sum_bytes(g.dst, width) + in_sum(PROTOCOL_TCP) + in_sum(length & 0xFFFF)
             + in_sum(length >> 16)
         )
-    read_tcp(s, g.payload.p, g.payload.captured, length, d.validate, pseudo)
+    # Where IP says that there is nothing, Zeek finds ports and flags, and no whole header.
+    read_tcp(s, g.payload.p, 0 if g.empty else g.payload.captured, length, d.validate, pseudo)
     d.bad_checksum += s.info & INFO_BAD_CHECKSUM != 0
     d.bad_header += s.info & INFO_BAD_HEADER != 0
     d.tunnelled += d.depth != 0

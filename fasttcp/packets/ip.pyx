@@ -68,7 +68,8 @@ cdef int _read_ip4(Decoder* d, Cursor c, int64_t time_ns, Datagram* g) noexcept 
         return IP_LENGTH
     if header < 20 or header > total:
         return IP_MALFORMED
-    if total == header and offset & 0x3FFF == 0:
+    g.empty = total == header and offset & 0x3FFF == 0
+    if g.empty:
         total = max(header, c.captured)
     if header > c.captured:
         return IP_TRUNCATED
@@ -160,12 +161,14 @@ cdef int _read_ip6(Decoder* d, Cursor c, int64_t time_ns, Datagram* g) noexcept 
     g.src = c.p + 8
     g.dst = c.p + 24
     g.ip_bytes = 40 + length
+    g.empty = False
     if length == 0 and next_header != NO_NEXT:
         length = _jumbo(&c)
         if length == 0:
             if next_header in (HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION, AUTHENTICATION):
                 return IP_MALFORMED
             length = c.captured - 40            # segmentation offload
+            g.empty = True
         elif length > c.wire:
             return IP_LENGTH
         else:

@@ -80,7 +80,8 @@ cdef struct Datagram:
     uint32_t version
     uint32_t protocol
     uint32_t ip_bytes       # Segment.ip_bytes
-    Cursor payload          # wire: what IP says it carries
+    Cursor payload          # wire: what IP says it carries, ...
+    bint empty              # ... or if that is nothing, what was captured
     uint8_t addresses[32]   # where src and dst point when the datagram was reassembled
 
 

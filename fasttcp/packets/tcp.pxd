@@ -105,15 +105,10 @@ cdef inline bint read_header(Segment* s, const uint8_t* p, uint32_t captured, ui
     s.mss = 0
     s.wscale = 0
     s.options = 0
-    if header < TCP_HEADER:
-        s.seq = s.ack = s.payload = 0
-        s.window = s.flags = 0
-        s.info |= INFO_BAD_HEADER
-        return False
     s.seq = be32(p + 4)
     s.ack = be32(p + 8)
     s.flags = p[13]
-    if header > captured:
+    if header < TCP_HEADER or header > captured:
         s.payload = 0
         s.window = 0
         s.info |= INFO_BAD_HEADER
