@@ -134,6 +134,7 @@ cdef void control_letters(
     cdef uint16_t control = g.flags & (SYN | FIN | RST)
     cdef char letter
     cdef uint64_t former
+    cdef uint16_t high
     if control & (control - 1):
         if control & FIN and not p.flags & P_FIN_LETTER and (me.marks | p.side[1 - s].marks) & M_FIN:
             # Before this FIN, which has no F, takes its place.
@@ -160,10 +161,13 @@ cdef void control_letters(
         if p.flags & P_FIN_LETTER:
             margin_of(j, row).fin_letter[s] = number + g.payload
     else:
-        if not me.marks & M_RST or <uint32_t>number != p.rst[s]:
+        high = j.margins[row].rst_high[s] if p.flags & P_MARGIN else 0
+        if not me.marks & M_RST or <uint32_t>number != p.rst[s] or <uint16_t>(number >> 32) != high:
             add_letter(j, row, cased(c"R", orig))
         me.marks |= M_RST
         p.rst[s] = <uint32_t>number
+        if <uint16_t>(number >> 32) != high:
+            margin_of(j, row).rst_high[s] = <uint16_t>(number >> 32)
 
 
 # ---- one segment -----------------------------------------------------------------------------------------------------

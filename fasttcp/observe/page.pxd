@@ -86,7 +86,7 @@ cdef struct Page:               # 128 bytes
     uint64_t fin[2]             # relative, one past the FIN
     int64_t  end_ns             # with P_DELETE; else when the first side closed and the second had not, or 0
     int64_t  rtt_ns             # from the first SYN to the ACK that completes the handshake; 0: not known
-    uint32_t rst[2]             # relative number of the last RST, low 32 bits
+    uint32_t rst[2]             # relative number of the last RST, low 32 bits; the others in the margin
     uint16_t flags
     uint8_t  letters            # of the history, up to SHORT_HISTORY
     char     history[21]        # one more than SHORT_HISTORY: what stands behind the last letter means nothing
@@ -111,6 +111,7 @@ cdef struct Margin:
     int64_t  check_ns           # with P_CHECKED: the next expiry check
     char    *history            # all letters, when there are more than SHORT_HISTORY; malloc
     uint32_t history_size
+    uint16_t rst_high[2]        # the next 16 bits of Page.rst: a wrap or a number before the start makes them differ
 
 
 cdef struct Range:              # [begin, end), relative

@@ -155,6 +155,7 @@ class Track:
         self._options = {"checksums": checksums, "tunnels": tunnels, "follow": follow}
         self._counters: dict[str, int] = {}
         self._done = 0
+        self._before: CaptureReader | None = None  # the capture before, as long as another may go on from it
         self.profile = profile
         self.where = where
         self.follow = follow
@@ -327,7 +328,8 @@ class Track:
             except OSError as failure:
                 self.failures.append(failure)
                 continue
-            timed.append((first.time_ns if first is not None else 0, place, source))
+            # One without a segment may hold the rest of a datagram: it stays behind the file that it was given after.
+            timed.append((first.time_ns if first is not None else timed[-1][0] if timed else 0, place, source))
         if not timed:
             raise self.failures[0] if self.failures else CaptureError(
                 f"none of the {len(sources)} files is a capture", os.path.dirname(sources[0])
@@ -344,9 +346,16 @@ class Track:
                     raise
                 self.failures.append(failure)
             else:
+                self._go_on(self.reader)
                 if self._helper is not None and _is_whole(source):
                     self._ahead = ReadAhead(self.reader, self.tracker.table, self._helper)
                 return
+
+    def _go_on(self, reader: CaptureReader) -> None:
+        """A datagram may have begun in the capture before."""
+        before, self._before = self._before, None
+        if before is not None:
+            self._counters["reassembly_pending"] -= reader.take_fragments(before)  # they are counted there now
 
     def _close_reader(self) -> None:
         if self.reader is None:
@@ -360,6 +369,7 @@ class Track:
         if reader.damage is not None:
             self.damages.append(reader.damage)
         reader.close()
+        self._before = reader if self._sources else None
         self._done += 1
 
 

@@ -12,7 +12,7 @@ import mmap
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memmove
+from libc.string cimport memmove, memset
 
 from fasttcp.core.layout cimport Segment
 from fasttcp.core.prefetch cimport prefetch_read
@@ -23,6 +23,7 @@ from fasttcp.packets.capture cimport (
     offset_of,
 )
 from fasttcp.packets.decode cimport AHEAD, PLAIN_HEADERS, decode, decode_plain, start_decoder, stop_decoder
+from fasttcp.packets.fragments cimport Fragments
 from fasttcp.packets.layers cimport IS_SEGMENT, LINK_UNKNOWN, N_VERDICTS, Decoder
 from fasttcp.packets.link cimport LINKTYPE_ETHERNET, link_is_known
 
@@ -459,6 +460,23 @@ cdef class CaptureReader:
     def at_end(self):
         """Whether there is nothing more to read; never true while following, unless the file is damaged."""
         return self.ended
+
+    def take_fragments(self, CaptureReader before not None):
+        """Fragments that wait for the rest go on waiting here: this capture is the continuation of another, which is
+        closed. Called before the first segment is read. Returns the number of datagrams they belong to.
+        """
+        cdef Fragments* mine = &self.feed.decoder.fragments
+        cdef Fragments* former = &before.feed.decoder.fragments
+        if self.busy or before.busy:
+            raise WrongThread("another thread is reading from this CaptureReader")
+        if before is self or before.source is not None or mine.slots != NULL:
+            raise ValueError("fragments are taken from a closed CaptureReader, before the first of one's own")
+        mine[0] = former[0]
+        memset(former, 0, sizeof(Fragments))
+        former.reassembled = mine.reassembled           # what was counted stays with who counted it
+        former.abandoned = mine.abandoned
+        mine.reassembled = mine.abandoned = 0
+        return mine.held
 
     def close(self):
         """Closes the file, if the reader opened it. Counters and `damage` stay; to read further raises ValueError."""

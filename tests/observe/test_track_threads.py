@@ -80,6 +80,26 @@ def test_several_files_are_one_stream(capture, tmp_path):
     assert log(files, threads=2)[0] == log(capture)[0]
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_datagram_goes_on_in_the_next_file(tmp_path, threads):
+    segment = build.tcp(b"x" * 40, flags=ACK)
+    packets = [
+        build.Packet(ethernet(data), at * SECOND)
+        for at, data in enumerate(
+            [packet4(flags=SYN, seq=7), build.ip4(segment[:24], fragment=0x2000), packet4(flags=ACK),
+             build.ip4(segment[24:], fragment=3)], 1
+        )
+    ]  # fmt: skip
+    files = [tmp_path / "0.pcap", tmp_path / "1.pcap"]
+    for cut in (1, 2, 3):
+        files[0].write_bytes(pcap(packets[:cut]))
+        files[1].write_bytes(pcap(packets[cut:]))
+        whole, first = log(pcap(packets))
+        parts, second = log(files, threads=threads)
+        assert parts == whole
+        assert first.counters() == second.counters()
+
+
 def test_a_filter_holds_in_both(capture):
     where = "sport < :2000"
     one, two = (log(capture, where=where, threads=threads)[0] for threads in (1, 2))

@@ -76,6 +76,17 @@ def test_fin_and_rst_again_only_with_another_number(wire):
     assert wire.entry().history == "ShAFFrr"
 
 
+@pytest.mark.parametrize(("fin", "expected"), [(1000, "RF"), (-1000, "RFRF")])
+def test_a_rst_has_another_number_after_a_wrap(wire, fin, expected):
+    """A FIN that follows a lone RST moves the numbers on, from below by nearly a round of the circle; so the same FIN
+    has another number the second time, too."""
+    for _ in range(2):
+        wire.a("R", absolute=True, seq=3_000_000)
+        wire.a("FA", absolute=True, seq=3_000_000 + fin, ack=1, payload=5)
+        wire.a("R", absolute=True, seq=3_000_000)
+    assert wire.entry().history == expected
+
+
 def test_many_letters_outgrow_the_page(wire):
     wire.opened()
     for i in range(300):
