@@ -4,8 +4,8 @@ What must stand here: handing out work and waiting for it. What must not: what t
 
 A helper is a Python thread, so that the interpreter knows of it, which spends its life in one call that holds no GIL: it waits
 on a lock, does its part, releases another lock, waits again; nothing else of Python is touched. To wake a thread that sleeps
-takes up to 50 us on a virtual machine, so whoever waits looks for some 30 us first whether it is his turn: as long as that
-it lasts between two steps of one batch.
+takes up to 50 us on a virtual machine, so whoever waits looks for some 30 us first whether it is his turn: from one step
+of a batch to the next it takes no longer.
 
 The caller does part 0 itself. One caller at a time.
 
@@ -120,10 +120,11 @@ cdef Crew crew_hire(int size):
 
 
 cdef int hire(Crew crew) except -1:
+    """Those that are missing."""
     cdef _Station station
     cdef Post *post
     cdef int i
-    for i in range(crew.size - 1):
+    for i in range(len(crew.threads), crew.size - 1):
         post = post_new(i + 1)
         if post == NULL:
             raise MemoryError("no memory for a lock")
@@ -146,9 +147,8 @@ cdef int hire(Crew crew) except -1:
 
 cdef int crew_ready(Crew crew) except -1:
     """Make sure that every helper is there: in a forked child they are not, and their posts are left where they lie."""
-    if all([thread.is_alive() for thread in crew.threads]):
-        return 0
-    crew.threads.clear()
+    if not all([thread.is_alive() for thread in crew.threads]):
+        crew.threads.clear()
     return hire(crew)
 
 

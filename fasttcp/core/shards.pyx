@@ -267,12 +267,13 @@ cdef class ShardedTable:
     def receive(self, segment):
         """Apply one segment to its shard: see `ConnectionTable.receive`."""
         cdef Py_buffer view
+        cdef int shards = opened(self)
         cdef int shard
         packed = memoryview(segment) if not hasattr(segment, "_asdict") else _packed(segment)
         if segments_shown(packed, &view) != 1:
             PyBuffer_Release(&view)
             raise SegmentError("receive takes one segment")
-        shard = shard_of(self.work.secret, opened(self), <const Segment *>view.buf)
+        shard = shard_of(self.work.secret, shards, <const Segment *>view.buf)
         PyBuffer_Release(&view)
         handle, flags = self.tables[shard].receive(packed)
         return (None if handle is None else outward(self, handle, shard)), flags

@@ -213,7 +213,7 @@ cdef inline char *write_word(char *p, const Word *word) noexcept nogil:
 
 cdef inline int64_t micros(int64_t ns) noexcept nogil:
     """The microsecond that a time lies in: what Zeek gets of one in nanoseconds. It counts a duration from there."""
-    return ns // 1000 if ns >= 0 else -((999 - ns) // 1000)
+    return ns // 1000 if ns >= 0 else -1 - (-1 - ns) // 1000
 
 
 cdef inline int64_t lasting_us(const Entry *e) noexcept nogil:

@@ -1,6 +1,6 @@
 # What a log tells of a connection beyond its states: letters, sizes, gaps, and Zeek's own view of both endpoints.
 #
-# The journal hangs into the observer (core/observer.pxd, Watch) and keeps one Page a row. It is filled from the same
+# The journal hangs into the observer (core/tap.pxd, Watch) and keeps one Page a row. It is filled from the same
 # pass over the segments; it never changes a state of the machine. With a profile whose observer_timeouts are Zeek's it
 # also answers the observer's questions: does this SYN begin a new connection, is this row's time up.
 #

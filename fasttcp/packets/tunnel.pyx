@@ -212,7 +212,7 @@ cdef uint32_t _by_look(Cursor* c) noexcept nogil:
             or (p[0] >> 4 == 6 and (be32(p + 8) == TEREDO_PREFIX or be32(p + 24) == TEREDO_PREFIX))):
         return STOP | NOT_TCP
     kind = _teredo(c)
-    if kind & STOP or (be16(p) == 1 and be16(c.p - 8) != 0):    # an authentication alone says too little
+    if kind & STOP or (be16(p) == 1 and c.p == p + 13 + p[2] + p[3]):   # an authentication alone says too little
         return STOP | NOT_TCP
     return kind
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 import threading
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from table_traffic import TICK, A, B, S, batch_of, clients, closing, opening
 
-from fasttcp import ConnectionTable, SegmentError, ShardedTable, StaleHandle, State
+from fasttcp import ConnectionTable, SegmentError, ShardedTable, StaleHandle, State, StateError
 from fasttcp.load.churn import ChurnStream
 
 NO_ROW = 0xFFFFFFFF
@@ -117,6 +118,13 @@ def test_single_segments():
         table.receive(memoryview(batch_of(*opening())))
 
 
+def test_a_segment_that_is_refused_is_let_go():
+    segment = bytearray(memoryview(batch_of(*opening()[:1])))
+    with pytest.raises(StateError, match="not open"):
+        ShardedTable.__new__(ShardedTable).receive(segment)
+    segment.append(0)  # BufferError as long as it is shown
+
+
 def test_sizes_add_up():
     table = ShardedTable(1000, shards=4, max_capacity=2000, seed=1)
     assert table.shards == 4 == len(table.tables)
@@ -205,3 +213,32 @@ def test_a_forked_child_has_helpers_of_its_own():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert table.counts()[State.ESTABLISHED] == 2
     sys.stdout.flush()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_hires_again_after_a_helper_did_not_come(monkeypatch):
+    """A helper that is missing must be an error once and hired the next time: to wait for it would be forever."""
+    table = ShardedTable(100, shards=3, seed=3)
+    table.apply(batch_of(*opening()))
+    begin = threading.Thread.start
+    comes = iter([True, False])
+
+    def start(thread):
+        if not next(comes, True):
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(20)
+            monkeypatch.setattr(threading.Thread, "start", start)
+            try:
+                table.apply(batch_of(*closing()))
+            except RuntimeError:
+                table.apply(batch_of(*closing()))
+                os._exit(0 if table.counts()[State.TIME_WAIT] == 1 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -15,11 +15,11 @@ USER = """
 # cython: language_level=3
 from libc.string cimport memset
 from fasttcp.core.layout cimport ACK, SYN, Segment
-from fasttcp.core.observer cimport Verdict
 from fasttcp.core.seat cimport Engine
 from fasttcp.core.segments cimport SegmentBatch
 from fasttcp.core.store cimport store_find, store_handle
 from fasttcp.core.table cimport ConnectionTable, table_apply, table_engine
+from fasttcp.core.tap cimport Verdict
 from fasttcp.core.verdicts cimport V_CHANGED, V_NEW
 
 

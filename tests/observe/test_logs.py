@@ -106,6 +106,17 @@ def test_times_are_cut_to_microseconds(many):
     assert sorted(lines) == expected
 
 
+def test_times_before_1970_are_cut_downwards():
+    expected = {-1: "-0.000001", -1000: "-0.000001", -1001: "-0.000002", -(1 << 63): "-9223372036.854776"}
+    for time_ns, shown in expected.items():
+        tracker = Tracker(profile("zeek"), max_connections=4, seed=1)
+        batch = SegmentBatch(1)
+        batch.append(src="10.0.0.1", sport=7, dst="10.0.0.2", dport=9, flags="SYN", time_ns=time_ns)
+        tracker.apply(batch)
+        tracker.finish()
+        assert rows_of(tracker, "zeek", ["ts"]) == [shown]
+
+
 def test_a_duration_lies_between_times_that_are_cut():
     for first, last, shown in ((900, 1_001_000, "0.001001"), (100, 1_000_900, "0.001000"), (100, 900, "-")):
         tracker = Tracker(profile("zeek"), max_connections=4, seed=1)

@@ -450,6 +450,8 @@ def test_tunnel_cut_short_anywhere(inside, protocol):
         (udp(TEREDO6 + b"\0", dport=3544), 17),
         (gre(ppp(P4, framed=False), 0x880B, 0x3081, b"\0" * 12), 47),
         (gre(ppp(P4, compressed=True), 0x880B, 0x3081, b"\0" * 12), 47),
+        (udp(b"\0\1\2\3ccaaannnnnnnn\0" + OTHER6, dport=50002), 17),
+        (udp(b"\0\1\2\3ccaaan\0\0nnnnn\0" + OTHER6, dport=50002), 17),
     ],
 )
 def test_tunnel_that_zeek_does_not_open(inside, protocol):
@@ -753,6 +755,15 @@ def test_fragments_are_put_together(version, order):
     assert found[0].ip_bytes == len(whole) + (40 if version == 6 else 20)
     assert counted["reassembled"] == 1
     assert counted["fragment_held"] == counted["packets"] - 1
+
+
+def test_the_longest_datagram_that_fragments_may_make():
+    whole = tcp(bytes(65535 - 20))
+    pieces = [whole[:32000], whole[32000:64000], whole[64000:]]
+    frames = [ethernet(ip4(piece, fragment=n * 32000 // 8 | 0x2000 * (n < 2))) for n, piece in enumerate(pieces)]
+    found, _ = read(frames)
+    assert [s.payload for s in found] == [65535 - 20]
+    assert verdict(ethernet(ip4(pieces[2] + b"x", fragment=64000 // 8))) == "fragment_lost"
 
 
 def test_fragments_of_different_datagrams_do_not_mix():
