@@ -11,6 +11,7 @@ import pytest
 from table_traffic import TICK, A, B, S, batch_of, clients, closing, opening
 
 from fasttcp import ConnectionTable, SegmentError, ShardedTable, StaleHandle, State, StateError
+from fasttcp.core.segments import INFO_BAD_HEADER, SegmentBatch
 from fasttcp.load.churn import ChurnStream
 
 NO_ROW = 0xFFFFFFFF
@@ -116,6 +117,13 @@ def test_single_segments():
     assert table.receive(batch_of(closing()[0])[0])[0] == handle
     with pytest.raises(SegmentError, match="one segment"):
         table.receive(memoryview(batch_of(*opening())))
+
+
+def test_a_segment_of_no_connection_has_no_row():
+    table = ShardedTable(8, shards=3, seed=5)
+    batch = SegmentBatch(1)
+    batch.append(src="10.0.0.1", dst="10.0.0.2", sport=1, dport=2, info=INFO_BAD_HEADER)
+    assert np.asarray(table.apply(batch))["row"].tolist() == [NO_ROW]
 
 
 def test_a_segment_that_is_refused_is_let_go():
