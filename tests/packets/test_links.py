@@ -241,6 +241,13 @@ def test_aggregated_wifi_frame_inside_a_tunnel():
     assert [s.seq for s in read([cut])[0]] == [1, 0xFFFFFFFE, 2]  # as in Zeek, a subframe is there whole or not at all
 
 
+def test_a_datagram_does_not_reach_beyond_its_subframe():
+    subframe = snap(P4)
+    body = b"\x02" * 12 + struct.pack("!H", len(subframe) - 1) + subframe
+    found, counted = read([wifi(body, qos="amsdu")], link=WIFI)
+    assert (found, counted["ip_length"]) == ([], 1)
+
+
 def test_aggregated_wifi_frame_of_hostile_lengths():
     for length in (0, 1, 7, 0xFFFF):
         body = (b"\x02" * 12 + struct.pack("!H", length)) * 700
@@ -808,6 +815,14 @@ def test_atomic_fragment():
     assert (s.payload, s.ip_bytes, s.info) == (3, 40 + len(whole), core.INFO_IPV6)
     s = only(build.Packet(frame[:-1], 0, len(frame)))  # cut by the capture, it is not put together
     assert (s.payload, s.ip_bytes) == (3, 40 + 8 + len(whole))
+
+
+def test_ip6_fragments_have_the_protocol_of_the_one_at_the_beginning():
+    whole = tcp(b"A" * 100, src=CLIENT6, dst=SERVER6)
+    first = ethernet(ip6(fragment6(6, 0, 1) + whole[:64], next_header=44))
+    last = ethernet(ip6(fragment6(17, 64, 0) + whole[64:], next_header=44))
+    for frames in ([first, last], [last, first]):
+        assert [s.payload for s in read(frames)[0]] == [100]
 
 
 def test_of_an_aggregated_frame_in_fragments_the_first_part_is_read():
