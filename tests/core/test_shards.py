@@ -126,6 +126,15 @@ def test_a_segment_of_no_connection_has_no_row():
     assert np.asarray(table.apply(batch))["row"].tolist() == [NO_ROW]
 
 
+@pytest.mark.parametrize("shard", [0, 1])
+def test_one_shard_that_is_behind_is_told(shard):
+    table = ShardedTable(500, shards=2, seed=5)
+    peers = [peer for peer in clients(100) if table.shard_of(*peer, *B) == shard]
+    table.apply(batch_of(*(opening(0, peer, B)[0] for peer in peers)))
+    assert not table.advance(10**6 * S, budget=1)
+    assert table.advance(10**6 * S)
+
+
 def test_a_segment_that_is_refused_is_let_go():
     segment = bytearray(memoryview(batch_of(*opening()[:1])))
     with pytest.raises(StateError, match="not open"):
