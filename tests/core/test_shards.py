@@ -11,6 +11,7 @@ import pytest
 from table_traffic import TICK, A, B, S, batch_of, clients, closing, opening
 
 from fasttcp import ConnectionTable, SegmentError, ShardedTable, StaleHandle, State, StateError
+from fasttcp.core.segments import INFO_BAD_HEADER, SegmentBatch
 from fasttcp.load.churn import ChurnStream
 
 NO_ROW = 0xFFFFFFFF
@@ -116,6 +117,22 @@ def test_single_segments():
     assert table.receive(batch_of(closing()[0])[0])[0] == handle
     with pytest.raises(SegmentError, match="one segment"):
         table.receive(memoryview(batch_of(*opening())))
+
+
+def test_a_segment_of_no_connection_has_no_row():
+    table = ShardedTable(8, shards=3, seed=5)
+    batch = SegmentBatch(1)
+    batch.append(src="10.0.0.1", dst="10.0.0.2", sport=1, dport=2, info=INFO_BAD_HEADER)
+    assert np.asarray(table.apply(batch))["row"].tolist() == [NO_ROW]
+
+
+@pytest.mark.parametrize("shard", [0, 1])
+def test_one_shard_that_is_behind_is_told(shard):
+    table = ShardedTable(500, shards=2, seed=5)
+    peers = [peer for peer in clients(100) if table.shard_of(*peer, *B) == shard]
+    table.apply(batch_of(*(opening(0, peer, B)[0] for peer in peers)))
+    assert not table.advance(10**6 * S, budget=1)
+    assert table.advance(10**6 * S)
 
 
 def test_a_segment_that_is_refused_is_let_go():

@@ -136,6 +136,19 @@ def test_a_duration_lies_between_times_that_are_cut():
             assert (values[8:10] if fields is None else values) == expected
 
 
+def test_a_round_trip_is_rounded():
+    tracker = Tracker(profile("zeek"), max_connections=4, seed=1)
+    batch = SegmentBatch(3)
+    there = {"src": "10.0.0.1", "sport": 7, "dst": "10.0.0.2", "dport": 9}
+    back = {"src": "10.0.0.2", "sport": 9, "dst": "10.0.0.1", "dport": 7}
+    batch.append(**there, flags="SYN", seq=7, time_ns=SECOND)
+    batch.append(**back, flags="SYN|ACK", seq=70, ack=8, time_ns=SECOND)
+    batch.append(**there, flags="ACK", seq=8, ack=71, time_ns=SECOND + 1_000_600)
+    tracker.apply(batch)
+    tracker.finish()
+    assert rows_of(tracker, "zeek", ["rtt"]) == ["0.001001"]
+
+
 def test_uids_are_unique_and_the_same_again(many):
     tracker, _ = many
     uids = rows_of(tracker, "zeek", ["uid"])

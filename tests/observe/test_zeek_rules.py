@@ -307,6 +307,19 @@ def test_when_time_goes_back_a_timer_that_was_set_before_still_holds(wire):
     assert [(state, history) for state, history in rows(wire)] == [("S1", "ShADad")]
 
 
+def test_when_time_goes_back_silence_is_counted_from_the_latest_time(wire):
+    wire.opened()
+    wire.a("PA", payload=10, after=200 * SECOND)
+    latest = wire.now
+    wire.a("PA", payload=10, after=-1000 * SECOND)
+    other = Wire("zeek", tracker=True, ports=(40001, 7000))
+    other.tracker, other.now = wire.tracker, latest + 150 * SECOND
+    other.a("S")  # the timer that was set at the beginning
+    wire.now = other.now
+    wire.b("A")
+    assert [each.history for each in wire.entries() if each.orig_port == 40000] == ["ShADa"]
+
+
 def test_when_time_goes_back_a_timer_that_is_set_then_is_due_at_once():
     attempt = Wire("zeek", tracker=True, ports=(40000, 7000))
     attempt.a("S")

@@ -241,6 +241,13 @@ def test_aggregated_wifi_frame_inside_a_tunnel():
     assert [s.seq for s in read([cut])[0]] == [1, 0xFFFFFFFE, 2]  # as in Zeek, a subframe is there whole or not at all
 
 
+def test_a_datagram_does_not_reach_beyond_its_subframe():
+    subframe = snap(P4)
+    body = b"\x02" * 12 + struct.pack("!H", len(subframe) - 1) + subframe
+    found, counted = read([wifi(body, qos="amsdu")], link=WIFI)
+    assert (found, counted["ip_length"]) == ([], 1)
+
+
 def test_aggregated_wifi_frame_of_hostile_lengths():
     for length in (0, 1, 7, 0xFFFF):
         body = (b"\x02" * 12 + struct.pack("!H", length)) * 700
@@ -460,10 +467,11 @@ def test_tunnel_that_zeek_does_not_open(inside, protocol):
 
 def test_gtp_inside_of_gtp_is_somebodys_udp():
     inner = ip4(gtp(P4, dport=2152), protocol=17)
-    assert verdict(ethernet(ip4(gtp(inner, dport=2152), protocol=17))) == "not_tcp"
-    between = ip4(inner, protocol=4)
-    found, counted = read([ethernet(ip4(gtp(between, dport=2152), protocol=17))])
-    assert (len(found), counted["tunnelled"]) == (1, 1)
+    for port in (2123, 2152):
+        assert verdict(ethernet(ip4(gtp(inner, dport=port), protocol=17))) == "not_tcp"
+    for between in (ip4(inner, protocol=4), ip4(vxlan(ethernet(inner)), protocol=17)):
+        found, counted = read([ethernet(ip4(gtp(between, dport=2152), protocol=17))])
+        assert (len(found), counted["tunnelled"]) == (1, 1)
 
 
 def test_udp_checksum_around_tunnels():
@@ -477,8 +485,7 @@ def test_udp_checksum_around_tunnels():
         frame = ethernet(ip6(datagram, next_header=17))
         assert read([frame])[1][expected] == 1
         assert len(read([frame], checksums="ignore")[0]) == 1
-    shorter = udp(b"\0\0\x08\0\0\0\7\0" + P4, dport=6081)
-    shorter = shorter[:4] + struct.pack("!H", len(shorter) - 1) + shorter[6:]
+    shorter = udp(b"\0\0\x08\0\0\0\7\0" + P4, dport=6081) + b"\0"  # right by its own length
     assert verdict(ethernet(ip4(shorter, protocol=17))) == "tunnel_checksum"
 
 
@@ -499,6 +506,8 @@ def test_tunnels_nest_four_deep():
         (gre(P4, 0x0800, 0x0001), 47, "tunnel_malformed"),
         (gre(b"", 0x0800), 47, "not_tcp"),
         (gre(ppp(P4)[:2] + b"\xc0\x21", 0x880B, 0x3001, b"\0" * 8), 47, "not_ip"),
+        (udp(b"\x41\x52\x21\x29" + b"\0" * (4 + 16 + 20) + P6, dport=50003), 17, "not_tcp"),  # not the usual AYIYA
+        (gre(b"", 0x880B, 0x2081, b"\0" * 8), 47, "not_tcp"),  # an acknowledgment
         (udp(b"\0\0\0\0\0\0\7\0" + ETH4, dport=4789), 17, "tunnel_malformed"),
         (udp(b"\x40\0\x65\x58\0\0\7\0" + ETH4, dport=6081), 17, "tunnel_malformed"),
         (gtp(P4, message=1, dport=2152), 17, "not_tcp"),
@@ -740,7 +749,7 @@ def fragments6(payload, *sizes, identification=9):
 BIG = bytes(range(256)) * 20
 
 
-@pytest.mark.parametrize("order", ["forward", "backward", "doubled"])
+@pytest.mark.parametrize("order", ["forward", "backward", "doubled", "first again"])
 @pytest.mark.parametrize("version", [4, 6])
 def test_fragments_are_put_together(version, order):
     ends = {"src": CLIENT6, "dst": SERVER6} if version == 6 else {}
@@ -750,6 +759,8 @@ def test_fragments_are_put_together(version, order):
         frames.reverse()
     elif order == "doubled":
         frames = [frame for frame in frames[:-1] for _ in "12"] + frames[-1:]
+    elif order == "first again":
+        frames.insert(-1, frames[0])
     found, counted = read(frames)
     assert [(s.seq, s.payload, s.info) for s in found] == [(5, len(BIG), core.INFO_IPV6 if version == 6 else 0)]
     assert found[0].ip_bytes == len(whole) + (40 if version == 6 else 20)
@@ -794,8 +805,30 @@ def test_fragments_cut_by_the_capture():
 
 def test_atomic_fragment():
     whole = tcp(b"abc", src=CLIENT6, dst=SERVER6)
-    s = only(ethernet(ip6(fragment6(6, 0, 0) + whole, next_header=44)))
+    frame = ethernet(ip6(fragment6(6, 0, 0) + whole, next_header=44))
+    s = only(frame)
     assert (s.payload, s.ip_bytes, s.info) == (3, 40 + len(whole), core.INFO_IPV6)
+    s = only(build.Packet(frame[:-1], 0, len(frame)))  # cut by the capture, it is not put together
+    assert (s.payload, s.ip_bytes) == (3, 40 + 8 + len(whole))
+
+
+def test_ip6_fragments_have_the_protocol_of_the_one_at_the_beginning():
+    whole = tcp(b"A" * 100, src=CLIENT6, dst=SERVER6)
+    first = ethernet(ip6(fragment6(6, 0, 1) + whole[:64], next_header=44))
+    last = ethernet(ip6(fragment6(17, 64, 0) + whole[64:], next_header=44))
+    for frames in ([first, last], [last, first]):
+        assert [s.payload for s in read(frames)[0]] == [100]
+
+
+def test_of_an_aggregated_frame_in_fragments_the_first_part_is_read():
+    """The others would have to be read from memory that the next datagram may take."""
+    body = gre(wifi(amsdu(*(snap(packet4(seq=n)) for n in (1, 2, 3))), qos="amsdu"), 0x8200)
+    for capacity in (1, 64):
+        reader = CaptureReader(pcap([*fragments4(body, 64, protocol=47), ethernet(packet4(seq=77))]))
+        batch, got = SegmentBatch(capacity), []
+        while reader.read_batch(batch):
+            got += [s.seq for s in batch]
+        assert got == [1, 77]
 
 
 def test_contradicting_fragments():
@@ -811,6 +844,9 @@ def test_contradicting_fragments():
     found, counted = read([stray, *pieces])
     assert [(s.payload, s.info) for s in found] == [(200, 0)]
     assert "reassembly_pending" not in counted
+    # Nor is there a hole before these.
+    stray = ethernet(ip4(b"x" * 8, fragment=0x2000 | 216 // 8))
+    assert [s.payload for s in read([stray, *pieces])[0]] == [204]
     # A piece that says "more follow" need not be a multiple of 8 long.
     odd = [ethernet(ip4(whole[:61], fragment=0x2000)), ethernet(ip4(b"?" * 5 + whole[61:], fragment=56 // 8))]
     found, _ = read(odd)
@@ -823,6 +859,11 @@ def test_contradicting_fragments():
     assert verdict(ethernet(ip4(b"x" * 800, fragment=0x2000 | 0x1FFF))) == "fragment_lost"  # beyond 65,535 bytes
     found, counted = read([ethernet(ip4(b"", fragment=0x2000)), *pieces])
     assert len(found) == 1
+    # A last piece without bytes says how long the datagram is, and completes nothing.
+    begin, end = ethernet(ip4(whole[:216], fragment=0x2000)), ethernet(ip4(b"", fragment=216 // 8))
+    found, counted = read([begin, end])
+    assert (found, counted["fragment_held"]) == ([], 2)
+    assert len(read([begin, end, begin])[0]) == 1
 
 
 def test_fragments_put_together_as_by_a_plain_model():
