@@ -280,12 +280,12 @@ def _oddities(verdict: int, info: int, flags: int, window: int) -> Iterator[str]
     if info & INFO_BAD_CHECKSUM:
         yield "its TCP checksum is wrong"
     if info & INFO_BAD_HEADER:
-        yield "its TCP header contradicts itself"
+        yield "its TCP header is cut short, or contradicts itself"
     if verdict & Verdict.SUSPECT:
         names = flag_names(flags).split("|")
         yield _SUSPECT[next((name for name in ("RST", "SYN", "FIN") if name in names), "")]
     for bit, words in ODD.items():
         if verdict & bit:
             yield words
-    if window == 0 and not flags & 0x04:
+    if window == 0 and not flags & 0x04 and not info & INFO_BAD_HEADER:
         yield "its window is shut: the other end may send no data"

@@ -89,8 +89,7 @@ cdef int _layers(Decoder* d, uint32_t kind, Cursor* c, uint32_t depth, int64_t t
 cdef int _subframe(Decoder* d, int64_t time_ns, Segment* s) noexcept nogil:
     cdef Cursor c
     c.p = d.frame + d.resume
-    c.captured = d.resume_captured
-    c.wire = d.resume_wire
+    c.captured = c.wire = d.resume_captured
     d.resume = 0
     return _layers(d, INNER_SUBFRAME, &c, d.resume_depth, time_ns, s)
 

@@ -61,8 +61,7 @@ cdef struct Decoder:
     const uint8_t* frame    # the frame at hand
     uint32_t frame_captured
     uint32_t resume         # where in it the next A-MSDU subframe begins; 0: none, the frame is done
-    uint32_t resume_captured    # Cursor of the rest of the A-MSDU
-    uint32_t resume_wire
+    uint32_t resume_captured    # bytes of the rest of the A-MSDU
     uint32_t resume_depth       # tunnels around it
     uint32_t depth          # tunnels around the cursor
     bint in_gtp             # the innermost of them is GTP-U

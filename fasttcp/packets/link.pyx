@@ -269,7 +269,6 @@ cdef uint32_t _subframe(Decoder* d, Cursor* c) noexcept nogil:
     if whole < c.captured and d.frame <= c.p < d.frame + d.frame_captured:
         d.resume = <uint32_t>(c.p - d.frame) + whole
         d.resume_captured = c.captured - whole
-        d.resume_wire = c.wire - whole
         d.resume_depth = d.depth
     advance(c, 14)
     c.wire = c.captured = length
