@@ -5,6 +5,7 @@ Only interfaces inside a Namespace that a test made. Must not know TCP states.
 
 import socket
 import struct
+import time
 
 from . import frames, pcap
 from .netns import Namespace
@@ -32,6 +33,7 @@ class Sniffer:
             self.channel.setblocking(False)
             self.channel.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
             self.channel.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+            _wait_for_stamps()
             if incoming_only:
                 self.channel.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
             self.channel.bind((interface, ETH_P_ALL))
@@ -56,8 +58,7 @@ class Sniffer:
             time_ns = None
             for level, kind, data in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
-                    seconds, nanoseconds = struct.unpack("@ll", data[: struct.calcsize("@ll")])
-                    time_ns = seconds * 10**9 + nanoseconds
+                    time_ns = _stamp(data)
                 elif (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
                     status, _, _, _, _, tag, _ = struct.unpack("=IIIHHHH", data[:20])
                     if status & TP_STATUS_CSUMNOTREADY and frames.parse(frame):
@@ -67,3 +68,25 @@ class Sniffer:
             if time_ns is None:
                 raise RuntimeError("the kernel gave no time stamp with a packet")
             self.writer.add(time_ns, frame)
+
+
+def _stamp(data: bytes) -> int:
+    seconds, nanoseconds = struct.unpack("@ll", data[: struct.calcsize("@ll")])
+    return seconds * 10**9 + nanoseconds
+
+
+def _wait_for_stamps() -> None:
+    """Some time after it was asked to, the kernel begins to stamp packets when it meets them (net_enable_timestamp leaves
+    that to a worker); one that it met before is dated when it is read. Packets on loopback tell whether it has begun."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
+        here.bind(("127.0.0.1", 0))
+        here.settimeout(5)
+        here.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        for _ in range(1000):
+            here.sendto(b"?", here.getsockname())
+            sent_ns = time.time_ns()
+            time.sleep(0.005)
+            _, ((_, _, data), *_), _, _ = here.recvmsg(1, 256)
+            if _stamp(data) <= sent_ns:
+                return
+    raise RuntimeError("the kernel dates packets only when they are read")
