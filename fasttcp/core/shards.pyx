@@ -29,7 +29,7 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, uint8_t, uint16_t, uint32_t, uint
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from fasttcp.core.address cimport parse_address, parse_number
+from fasttcp.core.address cimport parse_address, parse_number, whole
 from fasttcp.core.crew cimport Crew, crew_hire, crew_ready, crew_run
 from fasttcp.core.layout cimport NO_ROW, Segment, ns_t
 from fasttcp.core.observer cimport observer_advance
@@ -176,13 +176,13 @@ cdef class ShardedTable:
         cdef int i
         if self.tables is not None:
             raise StateError("this table was opened before")
-        n = _whole("shards", shards, 1, MOST)
-        capacity = _whole("capacity", capacity, 1, 1 << 31)
-        most = capacity if max_capacity is None else _whole("max_capacity", max_capacity, capacity, 1 << 31)
+        n = whole("shards", shards, 1, MOST)
+        capacity = whole("capacity", capacity, 1, 1 << 31)
+        most = capacity if max_capacity is None else whole("max_capacity", max_capacity, capacity, 1 << 31)
         if options.pop("seat", "observer") != "observer":
             raise ValueError("a table in shards sits in the observer seat")
         if seed is not None:
-            seed = _whole("seed", seed, -(1 << 57), (1 << 57) - 1)
+            seed = whole("seed", seed, -(1 << 57), (1 << 57) - 1)
         tables = tuple([
             ConnectionTable(
                 _share(capacity, n), max_capacity=max(_share(most, n), _share(capacity, n)), seat="observer",
@@ -250,8 +250,8 @@ cdef class ShardedTable:
         """Let the time be `now_ns` in every shard: see `ConnectionTable.advance`. The budget is each shard's own."""
         cdef bint behind = False
         cdef int i
-        now = _whole("now_ns", now_ns, INT64_MIN, INT64_MAX)
-        most = (1 << 62) if budget is None else _whole("budget", budget, 1, 1 << 62)
+        now = whole("now_ns", now_ns, INT64_MIN, INT64_MAX)
+        most = (1 << 62) if budget is None else whole("budget", budget, 1, 1 << 62)
         enter(self)
         self.work.now_ns = now
         self.work.budget = most
@@ -296,7 +296,7 @@ cdef class ShardedTable:
 
     def handle(self, row):
         """The handle of the connection in this row now (rows are what `apply` returns). Raises StaleHandle if it is free."""
-        row = _whole("row", row, 0, (1 << 32) - 1)
+        row = whole("row", row, 0, (1 << 32) - 1)
         shard = row % opened(self)
         try:
             return outward(self, self.tables[shard].handle(row // self.work.shards), shard)
@@ -475,15 +475,15 @@ cdef uint64_t outward(ShardedTable table, uint64_t handle, int shard) noexcept:
 cdef tuple inward(ShardedTable table, handle):
     """(shard, the shard's handle). TypeError for what is no int, StaleHandle for what cannot be a handle."""
     cdef uint32_t shards = opened(table)
-    cdef uint64_t whole
+    cdef uint64_t named
     try:
         number = index(handle)
     except TypeError:
         raise TypeError(f"handle is {handle!r}: it must be an int") from None
     if not 0 <= number < 1 << 64:
         raise StaleHandle(f"handle {number} names no live connection")
-    whole = number
-    return <uint32_t>whole % shards, (whole >> 32) << 32 | <uint32_t>whole // shards
+    named = number
+    return <uint32_t>named % shards, (named >> 32) << 32 | <uint32_t>named // shards
 
 
 cdef Records merged(ShardedTable table, list parts):
@@ -523,18 +523,6 @@ cdef _share(rows, shards):
     """Rows for one shard: six standard deviations above its share, so that chance does not fill it first."""
     margin = 0 if shards == 1 else <size_t>(6 * sqrt(rows / <double>shards)) + 16
     return min(-(-rows // shards) + margin, ((1 << 32) - 1) // shards)
-
-
-cdef _whole(str name, value, low, high):
-    try:
-        number = index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}: it must be an int")
-    if not low <= number <= high:
-        raise ValueError(f"{name} is {number}: it must be from {low} to {high}")
-    return number
 
 
 cdef _packed(segment):
