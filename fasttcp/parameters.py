@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from fasttcp.errors import ProfileError
@@ -62,26 +62,28 @@ def format_ns(ns: int) -> str:
     return f"{ns // UNITS[unit]}{unit}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
     """One row of the table: what a parameter is called, what it may be, what it is by default, who says so, what it means.
 
-    `low` and `high` are in stored form (nanoseconds for a time) and hold for each item of a tuple. `none` says what None means,
-    and is empty where None is not allowed. `defaults` has the stored value for each built-in profile.
+    It stands in the class of profiles, as the attribute by which a profile's own value is read, and takes its names from there:
+    `attribute`, and `name`, which leaves out `_ns`. `group` is "endpoint" or "observer". `kind` is one of time, count, flag,
+    choice, range (first, last), ports, port_times ((port, ns), ...). `low` and `high` are in stored form (nanoseconds for a
+    time) and hold for each item of a tuple. `none` says what None means, and is empty where None is not allowed. `defaults` has
+    the stored value for each built-in profile.
     """
 
-    name: str
-    attribute: str
-    group: str
-    kind: str           # time, count, flag, choice, range (first, last), ports, port_times ((port, ns), ...)
-    unit: str
-    low: int
-    high: int
-    choices: tuple[Any, ...]
-    none: str
-    defaults: Mapping[str, Any]
-    source: str
-    meaning: str
+    __slots__ = ("attribute", "choices", "defaults", "group", "high", "kind", "low", "meaning", "name", "none", "source", "unit")
+
+    def __init__(self, group: str, kind: str, source: str, meaning: str, *, unit: str, low: int, high: int, none: str,
+                 choices: tuple[Any, ...], defaults: Mapping[str, Any]) -> None:
+        self.group, self.kind, self.source, self.meaning = group, kind, source, meaning
+        self.unit, self.low, self.high, self.none, self.choices = unit, low, high, none, choices
+        self.defaults = defaults
+
+    def __set_name__(self, owner: type, attribute: str) -> None:
+        self.attribute = attribute
+        self.name = attribute.removesuffix("_ns")
+        self.defaults = MappingProxyType({base: self.convert(value) for base, value in self.defaults.items()})
 
     def convert(self, value: Any) -> Any:
         """What the user wrote, in stored form and checked. Raises ProfileError with name, unit and range."""

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -36,15 +35,12 @@ BUILTIN = ("linux", "bsd", "rfc9293", "zeek")
 
 def _row(group: str, kind: str, linux: Any, source: str, meaning: str, *, unit: str = "", low: Any = 0, high: Any = 0,
          none: str = "", choices: tuple[Any, ...] = (), **others: Any) -> Any:
-    """A field of Profile. A default that is not given is Linux's."""
+    """A parameter, as a field of Profile. A default that is not given is Linux's."""
     if kind in ("time", "port_times"):
         unit, low, high = "ns", to_ns(low), to_ns(high or LONGEST)
-    spec = {"group": group, "kind": kind, "unit": unit, "low": low, "high": high, "choices": choices, "none": none,
-            "source": source, "meaning": meaning}
-    probe = Parameter(name="", attribute="", defaults={}, **spec)
-    defaults = {name: probe.convert(others.pop(name, linux)) for name in BUILTIN}
-    assert not others, others
-    return field(default=defaults["linux"], metadata={**spec, "defaults": MappingProxyType(defaults)})
+    assert others.keys() <= set(BUILTIN), others
+    return Parameter(group, kind, source, meaning, unit=unit, low=low, high=high, none=none, choices=choices,
+                     defaults={name: others.get(name, linux) for name in BUILTIN})
 
 
 def _time(group: str, linux: Any, source: str, meaning: str, **more: Any) -> Any:
@@ -63,15 +59,14 @@ def _choice(group: str, choices: tuple[Any, ...], linux: Any, source: str, meani
     return _row(group, "choice", linux, source, meaning, choices=choices, **more)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """Every time-out, limit and policy of a TCP, frozen: two profiles with the same values are equal and hash alike.
 
-    Make one with `profile("linux")` and `replace()`. The constructor takes the stored form (times as `_ns` ints).
-    `base` names the built-in profile it was made from and takes no part in comparisons.
+    Make one with `profile("linux")` and `replace()`. The constructor takes the stored form (times as `_ns` ints); what is not
+    given is as in the base. `base` names the built-in profile it was made from and takes no part in comparisons.
     """
 
-    base: str = field(default="linux", compare=False)
+    base: str
 
     # Closing: 2MSL, FIN_WAIT_2, TIME_WAIT
     msl_ns: int = _time(
@@ -320,16 +315,35 @@ class Profile:
     report_gaps_for_partial: bool = _flag(
         OBSERVER, False, "Zeek init-bare.zeek", "Gaps are counted in connections picked up in mid-stream too.")
 
-    def __post_init__(self) -> None:
-        if self.base not in BUILTIN:
-            raise _unknown("profile", self.base, BUILTIN)
+    def __init__(self, *, base: str = "linux", **values: Any) -> None:
+        if base not in BUILTIN:
+            raise _unknown("profile", base, BUILTIN)
+        own = self.__dict__
+        own["base"] = base
         for parameter in PARAMETERS.values():
-            value = parameter.check(getattr(self, parameter.attribute))
-            object.__setattr__(self, parameter.attribute, value)
+            name = parameter.attribute
+            own[name] = parameter.check(values.pop(name)) if name in values else parameter.defaults[base]
+        for name in values:
+            raise _unknown("parameter", name, [p.attribute for p in PARAMETERS.values()])
         for name in ("rto_min", "rto_initial"):
-            ns = getattr(self, name + "_ns")
+            ns = own[name + "_ns"]
             if ns > self.rto_max_ns:
                 raise ProfileError(f"{name} = {format_ns(ns)!r}: it must not be above rto_max, {format_ns(self.rto_max_ns)!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{name} of a profile cannot be set: replace() makes another profile")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{name} of a profile cannot be deleted")
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(self.__dict__[p.attribute] for p in PARAMETERS.values())
+
+    def __eq__(self, other: object) -> bool:
+        return self._values() == other._values() if isinstance(other, Profile) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._values())
 
     if not TYPE_CHECKING:       # a type checker shall see the fields only, so that it finds a misspelt one
 
@@ -411,15 +425,8 @@ class Profile:
         return cls(base=base.base, **(new | _stored(rest)))
 
 
-PARAMETERS: Mapping[str, Parameter] = MappingProxyType({
-    name: Parameter(name=name, attribute=f.name, **f.metadata)
-    for f in fields(Profile) if f.metadata
-    for name in (f.name.removesuffix("_ns"),)
-})
-
-PROFILES: Mapping[str, Profile] = MappingProxyType({
-    name: Profile(base=name, **{p.attribute: p.defaults[name] for p in PARAMETERS.values()}) for name in BUILTIN
-})
+PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.name: p for p in vars(Profile).values() if isinstance(p, Parameter)})
+PROFILES: Mapping[str, Profile] = MappingProxyType({name: Profile(base=name) for name in BUILTIN})
 LINUX, BSD, RFC9293, ZEEK = PROFILES.values()
 
 

@@ -17,8 +17,8 @@ Source: RFC 9293, "Transmission Control Protocol (TCP)", unless a row says other
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag, unique
+from typing import NamedTuple
 
 __all__ = [
     "EVENTS",
@@ -145,8 +145,7 @@ class Event(IntEnum):
     KEEPALIVE_FAILED = 48
 
 
-@dataclass(frozen=True, slots=True)
-class EventInfo:
+class EventInfo(NamedTuple):
     """What an event means, and why it cannot happen in the states that have no row for it."""
 
     kind: str  # "call", "segment", "timer", "policy" or "tap"
@@ -338,8 +337,7 @@ EVENTS: dict[Event, EventInfo] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """One row: in ``state``, ``event`` leads to ``next`` and asks for ``actions``.
 
     ``outcome`` is set where the connection ends: what its owner is told.

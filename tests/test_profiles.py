@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 import warnings
-from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
@@ -108,7 +107,8 @@ def test_zeek_is_linux_with_other_observer_rules():
 # The table itself
 
 def test_every_field_is_a_parameter_and_every_parameter_a_field():
-    assert [f.name for f in fields(Profile)] == ["base", *(p.attribute for p in PARAMETERS.values())]
+    assert list(Profile.__annotations__) == ["base", *(p.attribute for p in PARAMETERS.values())]
+    assert list(vars(LINUX)) == list(Profile.__annotations__)
     assert list(PARAMETERS) == [p.name for p in PARAMETERS.values()]
     for p in PARAMETERS.values():
         assert p.attribute == (p.name + "_ns" if p.kind in ("time", "port_times") else p.name)
@@ -284,11 +284,26 @@ def test_a_copy_is_equal_and_hashes_alike(original, duplicate):
 
 
 def test_a_profile_is_frozen_and_the_built_in_ones_differ():
-    with pytest.raises(FrozenInstanceError):
-        LINUX.msl_ns = 1
+    for name in ("msl_ns", "base", "msl"):
+        with pytest.raises(AttributeError, match=name):
+            setattr(LINUX, name, 1)
+        with pytest.raises(AttributeError, match=name):
+            delattr(LINUX, name)
+    assert LINUX.msl_ns == 30 * S
     assert len(set(PROFILES.values())) == 4
     with pytest.raises(TypeError):
         PARAMETERS["msl"] = None
+
+
+def test_the_constructor_takes_stored_names_and_fills_in_from_the_base():
+    assert Profile(base="bsd") == BSD
+    assert Profile(base="bsd", msl_ns=S) == BSD.replace(msl=1)
+    with pytest.raises(ProfileError, match="unknown parameter 'msl'; nearest: msl_ns"):
+        Profile(msl=S)
+    with pytest.raises(ProfileError, match="unknown profile 'bds'"):
+        Profile(base="bds")
+    with pytest.raises(ProfileError, match="rto_min = '200s': it must not be above rto_max"):
+        Profile(rto_min_ns=200 * S)
 
 
 def test_equality_is_of_values_not_of_origin():

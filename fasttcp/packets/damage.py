@@ -6,7 +6,7 @@ and `CaptureReader.damage` says what stopped the reading, and where.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["FAULT_TEXTS", "Damage"]
 
@@ -25,8 +25,7 @@ FAULT_TEXTS = (
 )
 
 
-@dataclass(frozen=True)
-class Damage:
+class Damage(NamedTuple):
     """Why reading ended before the end of the capture.
 
     `kind` is "truncated" (the file ends inside a record), "corrupt" (its lengths or its compression contradict
