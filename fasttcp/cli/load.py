@@ -230,7 +230,10 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         )
         if not {"request", "expect"} & set(given) and given.get("target") is None and given.get("server", "http") == "http":
             given |= HTTP_GET
-    return Scenario(**given)
+    try:
+        return Scenario(**given)
+    except ValueError as refusal:
+        raise ValueError(f"with {args.scenario}: {refusal}" if args.scenario else str(refusal)) from None
 
 
 class Interrupts:

@@ -24,6 +24,15 @@ def test_a_port_that_there_is_not(port):
     assert f"'127.0.0.1:{port}' is no ADDRESS:PORT" in done.stderr
 
 
+def test_what_does_not_fit_together_is_told_with_the_scenario_file(tmp_path):
+    file = tmp_path / "busy.toml"
+    file.write_text('rate = "1k/s"\nchurn = "5k/s"\n')
+    for words, where in ((["--scenario", file], f"with {file}: "), (["--rate", "1k/s", "--churn", "5k/s"], "")):
+        done = run(*COMMAND, "load", *words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"fasttcp load: {where}churn replaces held connections: give hold as well\n"
+
+
 @pytest.mark.parametrize("option", ["--json", "--csv", "--html"])
 def test_a_report_that_cannot_be_written_is_told_before_the_load(option, tmp_path):
     for path, says in ((tmp_path, "is a folder"), (tmp_path / "none" / "file", "there is no folder")):
