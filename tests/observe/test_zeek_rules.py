@@ -183,6 +183,32 @@ def test_letters_stay_with_the_role_when_the_originator_turns_round():
     assert (late.entry().history, late.entry().orig_packets) == ("^hA", 2)
 
 
+def test_a_rst_after_a_turn_refuses_nothing(wire):
+    """Refused is a SYN that nothing but a RST answers; the SYN+ACK that this one began with had answered it before."""
+    wire.hosts[0].next += 1
+    wire.hosts[1].heard = wire.hosts[0].next
+    wire.b("SA")
+    wire.a("A")
+    wire.b("RA")
+    assert (wire.entry().history, wire.entry().end) == ("^hAr", "reset")
+    again = Wire("zeek", tracker=True, ports=(40000, 7000))
+    again.a("S")
+    again.b("RA")
+    assert (again.entry().history, again.entry().end) == ("Sr", "refused")
+
+
+@pytest.mark.parametrize("silent", [0, 1])
+def test_after_a_turn_nobodys_next_segment_is_a_first_one(silent):
+    """Else the first one of the silent host would make it a connection that was picked up, where a missing byte at the
+    very beginning is no gap: it may be a keep-alive's."""
+    wire = Wire("zeek", tracker=True, ports=(40000, 7000), report_gaps_for_partial=True)
+    wire.send(1 - silent, "SA", seq=500, ack=101, absolute=True)
+    wire.send(1 - silent, "A", seq=501, ack=101, absolute=True)  # turns it round
+    wire.send(silent, "A", seq=101, ack=501, absolute=True)
+    wire.send(1 - silent, "A", seq=501, ack=102, absolute=True)  # 101 was never seen
+    assert (wire.entry().history, wire.entry().missed_bytes) == ("^haA", 1)
+
+
 # ---- timers --------------------------------------------------------------------------------------
 
 
@@ -299,6 +325,30 @@ def test_a_connection_that_began_with_damage_is_checked_like_others(wire):
     assert [state for state, _ in rows(wire)] == ["OTH", "OTH"]
 
 
+def test_checks_go_on_every_six_seconds_while_they_can_find_nothing(wire):
+    """The first one 5 seconds after the first segment: so one at 29 seconds finds it idle for more than 5. The first of
+    those that the FIN begins would come later, at 29.5."""
+    began = wire.now
+    other = Wire("zeek", tracker=True, ports=(40001, 7000))
+    other.tracker = wire.tracker
+
+    def at(seconds, send, *segment, **fields):
+        wire.now = other.now = began + int(seconds * SECOND)
+        send(*segment, after=0, **fields)
+
+    wire.hosts[0].heard, wire.hosts[1].heard = wire.hosts[1].next, wire.hosts[0].next
+    at(0, wire.a, "A", info=BAD_CHECKSUM)  # a check may find nothing but this
+    at(1, wire.a, "A")
+    at(1, wire.b, "A")
+    for seconds in (5, 11, 17, 23):
+        at(seconds, other.a, "S")
+    at(23.5, wire.a, "FA")
+    at(23.5, wire.a, "R")  # a check may find a reset
+    at(23.6, other.a, "S")
+    at(29.2, wire.b, "A")
+    assert [each.history for each in wire.entries() if each.orig_port != 40001] == ["CAaFR", "A"]
+
+
 def test_when_time_goes_back_a_timer_that_was_set_before_still_holds(wire):
     wire.opened()
     wire.a("PA", payload=10, after=-1000 * SECOND)
@@ -333,6 +383,20 @@ def test_when_time_goes_back_a_timer_that_is_set_then_is_due_at_once():
     late.a("S")
     late.b("SA")
     assert sorted(each.history for each in late.entries()) == ["H", "S", "S"]
+
+
+@pytest.mark.parametrize(
+    ("silence_ns", "expected"),
+    [(300 * SECOND - 1, [("S1", "ShAa")]), (300 * SECOND, [("S1", "ShA"), ("OTH", "A")])],
+)
+def test_a_timer_that_is_set_in_the_past_holds_when_time_goes_back_further(wire, silence_ns, expected):
+    """The answer to the SYN allows 300 seconds of silence from its own time on, 10 seconds before the SYN's."""
+    wire.a("S")
+    wire.b("SA", after=-10 * SECOND)
+    answered = wire.now
+    wire.a("A", after=-990 * SECOND)
+    wire.b("A", after=answered + silence_ns - wire.now)
+    assert rows(wire) == expected
 
 
 # ---- a SYN on a known 4-tuple --------------------------------------------------------------------
@@ -385,6 +449,15 @@ def test_sizes_are_sequence_numbers(wire):
     wire.closed()
     entry = wire.entry()
     assert (entry.orig_bytes, entry.resp_bytes, entry.orig_payload) == (1000, 20, 2000)
+
+
+@pytest.mark.parametrize(("syn", "expected"), [("S", (10, 0)), ("SA", (0, 10))])
+def test_the_same_syn_again_does_not_begin_the_numbers_anew(wire, syn, expected):
+    """A SYN+ACK without its SYN turns out to be the responder's."""
+    wire.a(syn, seq=500, ack=101, absolute=True)
+    wire.a("PA", seq=501, ack=101, absolute=True, payload=10)
+    wire.a(syn, seq=500, ack=101, absolute=True, after=300 * MS)
+    assert (wire.entry().orig_bytes, wire.entry().resp_bytes) == expected
 
 
 def test_acknowledged_data_count_even_if_never_captured(wire):
