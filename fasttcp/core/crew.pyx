@@ -4,8 +4,9 @@ What must stand here: handing out work and waiting for it. What must not: what t
 
 A helper is a Python thread, so that the interpreter knows of it, which spends its life in one call that holds no GIL: it waits
 on a lock, does its part, releases another lock, waits again; nothing else of Python is touched. To wake a thread that sleeps
-takes up to 50 us on a virtual machine, so whoever waits looks for some 30 us first whether it is his turn: from one step
-of a batch to the next it takes no longer.
+takes up to 50 us on a virtual machine, and more where the machine below has given the idle processor to somebody else. So
+whoever waits looks for some 150 us first whether it is his turn: from one step of a batch to the next, and from one call to
+the next of a program that does little between them, it takes no longer.
 
 The caller does part 0 itself. One caller at a time.
 
@@ -28,7 +29,7 @@ cdef extern from "pythread.h" nogil:
 
 
 cdef enum:
-    LOOKS = 1000        # at a lock, some 30 ns each, before a thread goes to sleep
+    LOOKS = 5000        # at a lock, some 30 ns each, before a thread goes to sleep
 
 
 cdef inline void wait_for(void *lock) noexcept nogil:
