@@ -65,8 +65,8 @@ def format_ns(ns: int) -> str:
 class Parameter:
     """One row of the table: what a parameter is called, what it may be, what it is by default, who says so, what it means.
 
-    It stands in the class of profiles, as the attribute by which a profile's own value is read, and takes its names from there:
-    `attribute`, and `name`, which leaves out `_ns`. `group` is "endpoint" or "observer". `kind` is one of time, count, flag,
+    It takes its names from where it is written down in the class of profiles: `attribute`, by which a profile's value is read,
+    and `name`, which leaves out `_ns`. `group` is "endpoint" or "observer". `kind` is one of time, count, flag,
     choice, range (first, last), ports, port_times ((port, ns), ...). `low` and `high` are in stored form (nanoseconds for a
     time) and hold for each item of a tuple. `none` says what None means, and is empty where None is not allowed. `defaults` has
     the stored value for each built-in profile.

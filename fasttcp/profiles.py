@@ -426,6 +426,8 @@ class Profile:
 
 
 PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.name: p for p in vars(Profile).values() if isinstance(p, Parameter)})
+for _parameter in PARAMETERS.values():
+    delattr(Profile, _parameter.attribute)  # from here on it is each profile's own
 PROFILES: Mapping[str, Profile] = MappingProxyType({name: Profile(base=name) for name in BUILTIN})
 LINUX, BSD, RFC9293, ZEEK = PROFILES.values()
 
