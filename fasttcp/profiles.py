@@ -381,8 +381,7 @@ class Profile:
         UserWarning
             When `tcp_tw_recycle` is turned on.
         """
-        new = {"base": self.base} | {p.attribute: getattr(self, p.attribute) for p in PARAMETERS.values()}
-        new |= _stored(changes)
+        new = vars(self) | _stored(changes)
         if new["tcp_tw_recycle"] and not self.tcp_tw_recycle:
             warnings.warn("tcp_tw_recycle drops connections of clients behind NAT; Linux removed it in 4.12", stacklevel=2)
         return Profile(**new)
@@ -421,8 +420,7 @@ class Profile:
         """The profile that `to_dict` described. A missing name has its base's value. Raises ProfileError as `replace` does."""
         rest = dict(values)
         base = profile(rest.pop("base", "linux"))
-        new = {p.attribute: getattr(base, p.attribute) for p in PARAMETERS.values()}
-        return cls(base=base.base, **(new | _stored(rest)))
+        return cls(**(vars(base) | _stored(rest)))
 
 
 PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.name: p for p in vars(Profile).values() if isinstance(p, Parameter)})
