@@ -34,9 +34,12 @@ class User(FastHttpUser):
         self.client.get("/", headers={"Connection": "close"})
 """
 NGINX = """
-daemon off; worker_processes 1; pid {folder}/pid; error_log stderr crit; worker_rlimit_nofile 65535;
-events {{ worker_connections 60000; multi_accept on; }}
-http {{ access_log off; keepalive_timeout 0; server {{ listen {port} backlog=65535; return 200 "{body}"; }} }}
+daemon off; worker_processes {processes}; pid {folder}/pid; error_log stderr crit; worker_rlimit_nofile {files};
+events {{ worker_connections {files}; multi_accept on; }}
+http {{
+  access_log off; keepalive_timeout {keep}s; client_header_timeout 1h;
+  server {{ listen {port} backlog=65535{shared}; return 200 "{body}"; }}
+}}
 """
 
 
@@ -60,11 +63,19 @@ def networks() -> None:
         subprocess.run(inside(name, "sysctl", "-qw", "net.core.somaxconn=65535", "net.ipv4.tcp_max_syn_backlog=65535"), check=False)
 
 
+def nginx(folder: str, *, processes: int = 1, keep: int = 0, files: int = 60_000) -> subprocess.Popen[bytes]:
+    """nginx in the server's network: so many worker processes, each with so many files, connections kept for `keep` seconds."""
+    config = Path(folder) / "nginx.conf"
+    shared = " reuseport" if processes > 1 else ""
+    config.write_text(
+        NGINX.format(folder=folder, port=PORT, body="x" * 64, processes=processes, keep=keep, files=files, shared=shared)
+    )
+    return subprocess.Popen(inside(NAMES[0], "nginx", "-c", str(config), "-p", folder), stderr=subprocess.DEVNULL)
+
+
 def serve(kind: str, folder: str) -> subprocess.Popen[bytes]:
     if kind == "nginx":
-        config = Path(folder) / "nginx.conf"
-        config.write_text(NGINX.format(folder=folder, port=PORT, body="x" * 64))
-        return subprocess.Popen(inside(NAMES[0], "nginx", "-c", str(config), "-p", folder), stderr=subprocess.DEVNULL)
+        return nginx(folder)
     code = (
         "import sys; from fasttcp.load.server import OwnServer\n"
         f"with OwnServer({SERVER!r}, {PORT}, mode='http-close', connections=10000, processes=1): sys.stdin.read()"
