@@ -7,6 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from fasttcp.cli.progress import clear_progress, progress_line
+
 if TYPE_CHECKING:
     from fasttcp.load.harness import ChurnReport
 
@@ -58,11 +60,10 @@ def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
 
 
 def _line(phase: str, done: float, report: ChurnReport) -> None:
-    """One line that overwrites itself; only for a terminal."""
-    text = f"{phase} {done:4.0%}  {report.live:,} connections"
+    parts = [f"{phase} {done:4.0%}", f"{report.live:,} connections"]
     if report.events:
-        text += f"  {report.ns_an_event:.1f} ns an event  {report.events_a_second / 1e6:.2f} M events/s"
-    print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+        parts += [f"{report.ns_an_event:.1f} ns an event", f"{report.events_a_second / 1e6:.2f} M events/s"]
+    progress_line(*parts)
 
 
 def _text(report: ChurnReport) -> str:
@@ -109,6 +110,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"fasttcp churn: {refusal}", file=sys.stderr)
         return 2
     if tty:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+        clear_progress()
     print(json.dumps(report.as_dict(), indent=1) if args.json else _text(report))
     return 130 if report.interrupted else 0

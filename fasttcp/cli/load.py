@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from fasttcp.cli.progress import clear_progress, progress_line
 from fasttcp.cli.said import said
 
 if TYPE_CHECKING:
@@ -262,16 +263,16 @@ class Interrupts:
 
 
 def _line(progress: Progress) -> None:
-    """One line that overwrites itself; only for a terminal."""
     sample = progress.sample
-    states = "  ".join(f"{name} {n:,}" for name, n in sample.states.items())
-    p99 = sample.p99_us["connect"]
-    latency = "" if p99 is None else f"  connect p99 {p99:,.0f} us"
-    text = (
-        f"{progress.phase} {progress.seconds:.0f}/{progress.whole:.0f} s  {states}  "
-        f"{sample.rates['established']:,.0f} conn/s{latency}  cpu {sample.busy:.0%}"
-    )
-    print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    latency = [
+        f"{name.replace('_', ' ')} p50 {p50:,.0f} us, p99 {sample.p99_us[name]:,.0f} us"
+        for name, p50 in sample.p50_us.items()
+        if p50 is not None
+    ]
+    progress_line(
+        f"{progress.phase} {progress.seconds:.0f}/{progress.whole:.0f} s", f"{sample.rates['established']:,.0f} conn/s",
+        *(f"{name} {n:,}" for name, n in sample.states.items()), *latency, f"cpu {sample.busy:.0%}",
+    )  # fmt: skip
 
 
 def _unwritable(args: argparse.Namespace) -> str:
@@ -330,7 +331,7 @@ def run(args: argparse.Namespace) -> int:
         with Interrupts("closing; Ctrl-C again resets everything") as interrupts:
             report = run_load(scenario, progress=_line if tty else None, interrupts=interrupts, warn=say)
         if tty:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            clear_progress()
         print(report.json() if args.json == "-" else report.text(), flush=True)
         _write(args, report)
         failed = [each.text for each in args.fail_if if each.holds(report)]

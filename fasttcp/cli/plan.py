@@ -12,6 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from fasttcp.cli.progress import clear_progress, progress_line
 from fasttcp.cli.said import said
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ class _Question:
             nonlocal shown
             if sys.stderr.isatty() and (time.monotonic() - shown > 0.2 or done == 1):
                 shown = time.monotonic()
-                print(f"\r\033[K{'' if done == 1 else f'{what}: {done:.0%}'}", end="", file=sys.stderr, flush=True)
+                progress_line(f"{what}: {done:.0%}") if done < 1 else clear_progress()
 
         return make_plan(
             load, profile, duration_ns=self.duration_ns, seed=self.args.seed, tick_ns=self.tick_ns, progress=progress
