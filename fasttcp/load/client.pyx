@@ -284,7 +284,8 @@ cdef class LoadClient:
         told = {name: c.outcome[i] for i, name in enumerate(OUTCOMES)}
         told.update(
             opened=c.opened, established=c.established, answered=c.answered, syn_retransmitted=c.syn_again,
-            late=c.late, time_wait_reused=c.reused, live=c.live, connecting=c.connecting, closing=c.closing,
+            late=c.late, time_wait_reused=c.reused, ports_ran_out=c.ports_ran_out, rows_ran_out=c.rows_ran_out,
+            live=c.live, connecting=c.connecting, closing=c.closing,
             payload_in=c.bytes_in, packets_in=c.wire.packets_in, packets_out=c.wire.packets_out,
             bytes_in=c.wire.bytes_in, bytes_out=c.wire.bytes_out, reads=c.wire.reads, writes=c.wire.writes,
             other_packets=c.wire.other, lost_out=c.wire.lost_out, acks_merged=c.wire.merged, retransmitted=c.e.counts.retransmitted,

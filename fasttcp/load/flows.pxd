@@ -138,6 +138,8 @@ cdef struct Client:
     uint64_t  syn_again         # connections whose SYN was sent more than once
     uint64_t  late              # opened more than 1 ms after their time
     uint64_t  reused            # 4-tuples taken over from TIME_WAIT
+    uint64_t  ports_ran_out     # searches of the whole pool that found no port, one a millisecond at most
+    uint64_t  rows_ran_out      # ... of the table for a row
     uint64_t  live              # not closing yet
     uint64_t  connecting
     uint64_t  closing

@@ -391,6 +391,7 @@ cdef int _open(Client *c, ns_t scheduled, ns_t now) noexcept nogil:
         if answer == CALL_NO_PORT:
             continue
         if answer != CALL_OK:
+            c.rows_ran_out += 1
             return TABLE_FULL
         f = &c.flow[row]
         memset(f, 0, sizeof(Flow))
@@ -408,6 +409,7 @@ cdef int _open(Client *c, ns_t scheduled, ns_t now) noexcept nogil:
             _put_off(c, f, scheduled + c.timeout_ns)
         return OK
     c.pool_empty_until = now + POOL_PAUSE_NS
+    c.ports_ran_out += 1
     return POOL_EMPTY
 
 

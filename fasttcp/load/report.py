@@ -140,10 +140,10 @@ class Report:
     @property
     def limit(self) -> str | None:
         """What, other than the server, limited the load; None when nothing is known to have."""
-        if self.counts["port_pool_empty"]:
+        if self.counts["ports_ran_out"]:
             return "the source pool: every port was in use or in TIME_WAIT; give more --source addresses or --ports"
-        if self.counts["table_full"]:
-            return "the table: give --max-connections"
+        if self.counts["rows_ran_out"]:
+            return "the table: every row was in use, those in TIME_WAIT included: give --max-connections"
         late = self.counts["late"] > LATE * max(self.counts["opened"], 1)
         busiest = max(each.busy for each in self.threads)
         if busiest > BUSY:

@@ -179,6 +179,15 @@ def test_an_empty_pool_of_ports_is_an_outcome():
     assert "source pool" in told["limit"]
 
 
+@pytest.mark.parametrize(("more", "limit"), [(["--ports", "40000-40049"], "source pool"), (["--max-connections", "50"], "table")])
+def test_connections_that_cannot_be_held_are_told_of(more, limit):
+    told = report("--hold", "100", "--duration", "300ms", "--source", "198.19.7.1/32", *more)
+    clean(told)  # what is tried again is not lost
+    assert told["held"]["live"] == told["counts"]["opened"] == 50 and limit in told["limit"]
+    ran_out = [told["counts"][name] for name in ("ports_ran_out", "rows_ran_out")]
+    assert (ran_out[0] > 0, ran_out[1] > 0) == (limit == "source pool", limit == "table")
+
+
 @pytest.mark.parametrize("change", ["tcp_tw_reuse=1", "msl=100ms", "tcp_tw_reuse=0"])
 def test_time_wait_and_its_reuse_follow_the_profile(change):
     told = report(
