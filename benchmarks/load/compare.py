@@ -3,8 +3,9 @@
     python -m benchmarks.load.compare [--seconds 8] [--rounds 2] [--server nginx|epoll]        (root, Linux)
 
 One server process in a network namespace; the kernel's clients come from another one over a veth pair, fasttcp over a
-TUN device. All share the machine's CPUs with the server. "Connection: close": each exchange is a connection of its
-own. A tool that is missing is left out, and said so.
+TUN device; wrk also from the server's own, over loopback, as both ends on one machine mostly are. All share the machine's
+CPUs with the server. "Connection: close": each exchange is a connection of its own. A tool that is missing is left out, and
+said so.
 """
 
 from __future__ import annotations
@@ -99,10 +100,10 @@ def run_fasttcp(seconds: float, connections: int) -> tuple[float, int]:
     return report["counts"]["answered"] / report["seconds"], errors
 
 
-def run_wrk(seconds: float, connections: int) -> tuple[float, int]:
+def run_wrk(seconds: float, connections: int, name: str = NAMES[1]) -> tuple[float, int]:
     told = subprocess.run(
         inside(
-            NAMES[1], "wrk", "-t", "1", "-c", str(connections), "-d", f"{seconds:.0f}s", "-H", "Connection: close",
+            name, "wrk", "-t", "1", "-c", str(connections), "-d", f"{seconds:.0f}s", "-H", "Connection: close",
             f"http://{SERVER}:{PORT}/",
         ),
         capture_output=True, text=True, check=True,
@@ -160,6 +161,7 @@ def run_locust(seconds: float, connections: int) -> tuple[float, int]:
 CLIENTS = {
     "fasttcp": (run_fasttcp, None),
     "wrk": (run_wrk, "wrk"),
+    "wrk, lo": (lambda seconds, connections: run_wrk(seconds, connections, NAMES[0]), "wrk"),
     "asyncio": (run_asyncio, None),
     "locust": (run_locust, "locust"),
 }
