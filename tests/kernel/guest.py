@@ -26,7 +26,7 @@ EARLY = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
 LATER = ("tun", "veth", "ifb", "sch_netem", "sch_ingress", "act_mirred", "cls_matchall", "tcp_diag")
 MEMORY_MB = 3072
 ENDED = "the command ended with status"
-INIT = f"""#!/bin/busybox sh
+INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -42,9 +42,7 @@ mount -t devpts pts /root/dev/pts
 mount -t tmpfs memory /root/dev/shm
 ip link set lo up
 cp /command /root/command
-chroot /root /bin/sh /command
-echo "{ENDED} $?"
-poweroff -f
+exec switch_root /root /bin/sh /command
 """
 
 
@@ -84,7 +82,12 @@ def initramfs(loaded: list[Path], command: list[str]) -> bytes:
         raise SystemExit("busybox is missing: `apt-get install busybox-static`")
     here = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ}
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in here.items())
-    script = f"export PYTHONDONTWRITEBYTECODE=1 {exports}\ncd {shlex.quote(os.getcwd())}\n{shlex.join(command)}\n"
+    script = f"""export PYTHONDONTWRITEBYTECODE=1 {exports}
+cd {shlex.quote(os.getcwd())}
+{shlex.join(command)}
+echo "{ENDED} $?"
+{shlex.quote(busybox)} poweroff -f
+"""
     files = dict.fromkeys(("bin", "proc", "sys", "dev", "lower", "over", "root", "modules"), (0o40755, b""))
     files["bin/busybox"] = 0o100755, Path(busybox).read_bytes()
     files["init"] = 0o100755, INIT.encode()

@@ -13,14 +13,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import struct
 import time
 from typing import Any
 
 from fasttcp import ConnectionTable
 from fasttcp.profiles import profile as find_profile
 
-from .twin import DELAYED_ACK, LOCAL, Host, Kernel, Ours, read
+from .twin import DELAYED_ACK, Host, Kernel, Ours, read
 
 ISN = 0x7FFFFFC0
 
@@ -42,7 +41,7 @@ class Crowd:
             self.host.next_port += 1
             kernel, ours = (
                 Kernel(self.host, self.lport, self.host.next_port, ISN),
-                Ours(self.lport, self.host.next_port, ISN),
+                Ours(self.host.version, self.lport, self.host.next_port, ISN),
             )
             ours.table = self.table
             self.peers[name] = kernel, ours
@@ -53,7 +52,7 @@ class Crowd:
         kernel.listener = kernel._made()
         kernel.listener.listen(self.backlog)
         # Linux compares by "more than", so its backlog of N holds N + 1 (differences.py, "one_more").
-        ours.listener = self.table.listen(LOCAL, self.lport, ours.now(), backlog=self.backlog + 1)
+        ours.listener = self.table.listen(self.host.version.local, self.lport, ours.now(), backlog=self.backlog + 1)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -78,7 +77,7 @@ class Crowd:
         kernel, ours = self.listener
         port = None
         with contextlib.suppress(BlockingIOError):
-            accepted, (_, port) = kernel.listener.accept()
+            accepted, (_, port, *_) = kernel.listener.accept()
             self.accepted.append(accepted)
         handle = self.table.accept(ours.listener)
         mine = None if handle is None else self.table.summary(handle)["resp_port"]
@@ -102,11 +101,10 @@ class Crowd:
                 packet = os.read(self.host.tun, 65536)
             except BlockingIOError:
                 break
-            if packet[0] >> 4 == 4 and packet[9] == 6:
-                ports = struct.unpack_from("!HH", packet, 20)
-                for kernel, _ in self.peers.values():
-                    if (kernel.lport, kernel.rport) == ports:
-                        kernel.read_packet(packet)
+            ports = self.host.version.ports(packet)
+            for kernel, _ in self.peers.values():
+                if (kernel.lport, kernel.rport) == ports:
+                    kernel.read_packet(packet)
         self.table.advance(self.listener[1].now())
         for segment in self.table.take_output():
             for _, ours in self.peers.values():

@@ -5,9 +5,11 @@ Round trips are chosen so that no limit falls near a retransmission: Linux's tim
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from .timed import Script
+from .twin import IPV6
 
 OPTIONS = "mss 1460 ws 7"
 Steps = tuple[tuple[float, str], ...]
@@ -108,6 +110,14 @@ SCRIPTS = [
     *both("case_23 every one", tuple((0.05 * n, "< A 1 ack 1001") for n in range(5)), 1.0, tcp_invalid_ratelimit=0),
     *both("case_23 not for data", tuple((0.05 * n, "< A -9 ack 1 len 5") for n in range(5)), 1.0),
 ]  # fmt: skip
+
+# One of each timer over IPv6 as well: the timers do not know the version.
+OVER_IPV6 = ("case_08 back-off", "case_13 back-off", "data", "case_39", "case_48", "window shut", "case_33", "case_23")
+SCRIPTS += [
+    replace(script, name=f"{script.name}, IPv6", version=IPV6)
+    for script in SCRIPTS
+    if script.name.removesuffix(", active").removesuffix(", passive") in OVER_IPV6
+]
 
 # The defaults, which take two and a half minutes.
 LONG = [

@@ -10,7 +10,7 @@ import pytest
 from kernel.netns import why_not
 
 from oracle.differences import CROWDS, DIFFERENCES, REASONS, SCENES, TIMED
-from oracle.twin import LISTENING, PLACE, Host, Twin
+from oracle.twin import LISTENING, PLACE, VERSIONS, Host, Twin
 
 REASON = why_not()
 ALWAYS = {"reset", "twice", "abort", "one_more", "blocks"}  # taken into account where they occur
@@ -95,9 +95,9 @@ def filled(words, r, n):
     return words
 
 
-@pytest.fixture(scope="module")
-def host():
-    with Host() as made:
+@pytest.fixture(scope="module", params=VERSIONS)
+def host(request):
+    with Host(VERSIONS[request.param]) as made:
         yield made
 
 

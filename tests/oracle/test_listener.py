@@ -9,7 +9,7 @@ from kernel.netns import why_not
 
 from oracle.crowd import Crowd
 from oracle.differences import CROWDS, REASONS
-from oracle.twin import Host
+from oracle.twin import VERSIONS, Host
 
 REASON = why_not()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=REASON or "")
@@ -63,10 +63,11 @@ SCENES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", SCENES)
-def test_a_crowd_at_a_listener(name):
+def test_a_crowd_at_a_listener(name, version):
     backlog, sysctls, steps = SCENES[name]
-    with Host() as host:
+    with Host(VERSIONS[version]) as host:
         for sysctl, value in sysctls.items():
             host.namespace.sysctl(f"net.ipv4.{sysctl}", value)
         with Crowd(host, backlog=backlog, **sysctls) as crowd:
@@ -82,8 +83,9 @@ def test_a_crowd_at_a_listener(name):
                 assert known in REASONS and crowd.differences, f"no difference any more: take {name!r} out of differences.py"
 
 
-def test_one_more_than_the_backlog():
-    with Host() as host, Crowd(host, backlog=3, tcp_syncookies=0) as crowd:
+@pytest.mark.parametrize("version", VERSIONS)
+def test_one_more_than_the_backlog(version):
+    with Host(VERSIONS[version]) as host, Crowd(host, backlog=3, tcp_syncookies=0) as crowd:
         for step in syns("abcdef"):
             crowd.get(*step.split(" ", 1))
         assert [crowd.peers[peer][0].state for peer in "abcdef"] == ["SYN_RCVD"] * 4 + ["CLOSED"] * 2

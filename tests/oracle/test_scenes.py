@@ -15,7 +15,7 @@ from kernel.netns import missing, why_not
 from oracle.differences import REASONS
 from oracle.differences import SCENES as KNOWN
 from oracle.test_against_linux import PROBES, filled
-from oracle.twin import PLACE, Host, Twin
+from oracle.twin import PLACE, VERSIONS, Host, Twin
 
 REASON = why_not()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=REASON or "")
@@ -142,15 +142,15 @@ SCENES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def hosts():
+@pytest.fixture(scope="module", params=VERSIONS)
+def hosts(request):
     """One namespace for each set of sysctls."""
     made: dict[tuple[tuple[str, int], ...], Host] = {}
 
     def host(sysctls):
         key = tuple(sorted(sysctls.items()))
         if key not in made:
-            made[key] = Host().__enter__()
+            made[key] = Host(VERSIONS[request.param]).__enter__()
             for name, value in key:
                 made[key].namespace.sysctl(f"net.ipv4.{name}", value)
         return made[key]

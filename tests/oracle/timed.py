@@ -14,10 +14,10 @@ import contextlib
 import errno
 import os
 import socket
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from kernel import pcap
 from kernel.sniffer import Sniffer
@@ -25,7 +25,7 @@ from kernel.sniffer import Sniffer
 from fasttcp import Event, FastTCPError, State
 from fasttcp.spec import TRANSITIONS
 
-from .twin import LOCAL, Host, Kernel, Ours, read
+from .twin import IPV4, Host, Kernel, Ours, Version, read
 
 MS = 1_000_000
 POLL_S = 0.03
@@ -41,6 +41,7 @@ class Script:
     passive: bool = False
     sysctls: tuple[tuple[str, int], ...] = ()  # without "net.ipv4."
     options: bool = True  # compared too
+    version: Version = IPV4
 
     @property
     def changes(self) -> dict[str, object]:
@@ -125,7 +126,7 @@ class TimedKernel(_Side, Kernel):
 class TimedOurs(_Side, Ours):
     def __init__(self, script: Script, lport: int, rport: int) -> None:
         self.clock = 0
-        Ours.__init__(self, lport, rport, 0x7FFFFFC0, tick_ns=MS, **script.changes)
+        Ours.__init__(self, script.version, lport, rport, 0x7FFFFFC0, tick_ns=MS, **script.changes)
         self.record = Record()
         self.begin = 0
 
@@ -177,23 +178,23 @@ def run(
 
 def _run(scripts: list[Script]) -> dict[str, tuple[Record, Record]]:
     with contextlib.ExitStack() as stack:
-        worlds: dict[tuple[tuple[str, int], ...], tuple[Host, Sniffer]] = {}
+        worlds: dict[Any, tuple[Host, Sniffer]] = {}
         kernels: list[TimedKernel] = []
         for script in scripts:
-            if script.sysctls not in worlds:
-                host = stack.enter_context(Host())
+            world = script.version, script.sysctls
+            if world not in worlds:
+                host = stack.enter_context(Host(script.version))
                 for name, value in script.sysctls:
                     host.namespace.sysctl(f"net.ipv4.{name}", value)
-                worlds[script.sysctls] = host, stack.enter_context(Sniffer(host.namespace, "oracle", pcap.Writer(200)))
-            host = worlds[script.sysctls][0]
+                worlds[world] = host, stack.enter_context(Sniffer(host.namespace, "oracle", pcap.Writer(200)))
+            host = worlds[world][0]
             host.next_port += 1
             ports = (host.next_port + 10_000, host.next_port) if script.passive else (host.next_port, 443)
             kernels.append(TimedKernel(host, script, *ports))
         _play(kernels, [host for host, _ in worlds.values()])
-        for (_, sniffer), sysctls in zip(worlds.values(), worlds, strict=True):
+        for host, sniffer in worlds.values():
             sniffer.drain()
-            mine = {(each.lport, each.rport): each for each in kernels if each.script.sysctls == sysctls}
-            _read(sniffer.writer.records, mine)
+            _read(sniffer.writer.records, host, {(each.lport, each.rport): each for each in kernels if each.host is host})
         for each in kernels:
             each.finish()
     return {each.script.name: (each.record, ours(each)) for each in kernels}
@@ -245,23 +246,18 @@ def _hear(hosts: list[Host], kernels: list[TimedKernel]) -> None:
                 packet = os.read(host.tun, 65536)
             except BlockingIOError:
                 break
-            if packet[0] >> 4 != 4 or packet[9] != 6:
-                continue
-            ports = struct.unpack_from("!HH", packet, 20)
+            ports = host.version.ports(packet)
             for each in kernels:
                 if each.host is host and (each.lport, each.rport) == ports:
                     each.read_packet(packet)
 
 
-def _read(records: list[pcap.Record], kernels: dict[tuple[int, int], TimedKernel]) -> None:
-    source = socket.inet_aton(LOCAL)
+def _read(records: list[pcap.Record], host: Host, kernels: dict[tuple[int, int], TimedKernel]) -> None:
     for each in kernels.values():
         each.sent.clear()
     for record in records:
-        packet = record.data
-        if packet[0] >> 4 != 4 or packet[9] != 6 or packet[12:16] != source:
-            continue
-        each = kernels.get(struct.unpack_from("!HH", packet, 20))
-        if each is not None:
-            each.read_packet(packet, record.wire_length)
+        ports = host.version.ports(record.data)
+        if ports in kernels:
+            each = kernels[ports]
+            each.read_packet(record.data, record.wire_length)
             each.record.sent.append((record.time_ns - each.begin, str(each.sent[-1])))

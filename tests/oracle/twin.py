@@ -30,10 +30,10 @@ from kernel.netns import Namespace
 from fasttcp import ConnectionTable, FastTCPError, Segment
 from fasttcp.profiles import profile as find_profile
 
-LOCAL, REMOTE = "198.18.0.1", "198.18.0.2"
 LISTENING = 80
 DELAYED_ACK = 0.06  # s, above tcp_delack_min (40 ms)
 IP_BIND_ADDRESS_NO_PORT, IP_LOCAL_PORT_RANGE = 24, 51  # linux/in.h
+PROBE = 9  # a port where nobody listens
 BITS = {"F": 1, "S": 2, "R": 4, "P": 8, "A": 16, "U": 32}
 SYSCTLS = {
     "net.ipv4.tcp_ecn": 0, "net.ipv4.tcp_no_metrics_save": 1, "net.ipv4.tcp_orphan_retries": 0,
@@ -42,6 +42,40 @@ SYSCTLS = {
     "net.ipv4.tcp_window_scaling": 1, "net.ipv4.tcp_sack": 1, "net.ipv4.tcp_syn_retries": 6,
     "net.ipv4.tcp_synack_retries": 5, "net.ipv4.ip_local_port_range": "10000 60999",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Version:
+    """An IP version: who the two are, and how their packets look."""
+
+    family: socket.AddressFamily
+    local: str
+    remote: str
+    prefix: int
+    header: int  # bytes
+
+    def packet(self, tcp: bytearray) -> bytes:
+        """From the peer, with the checksums, around a TCP header and its data."""
+        addresses = ip_address(self.remote).packed + ip_address(self.local).packed
+        tcp[16:18] = struct.pack("!H", frames.checksum(addresses + struct.pack("!II", len(tcp), 6), bytes(tcp)))
+        if self.family == socket.AF_INET6:
+            return struct.pack("!IHBB", 6 << 28, len(tcp), 6, 64) + addresses + bytes(tcp)
+        ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0x4000, 64, 6, 0) + addresses
+        return ip[:10] + struct.pack("!H", frames.checksum(ip)) + ip[12:] + bytes(tcp)
+
+    def ports(self, packet: bytes) -> tuple[int, int] | None:
+        """(the endpoint's, the peer's) of a packet from the endpoint; None for what is no TCP, as neighbour discovery."""
+        v6 = self.family == socket.AF_INET6
+        source = ip_address(self.local).packed
+        if packet[0] >> 4 != (6 if v6 else 4) or packet[6 if v6 else 9] != 6 or not packet.startswith(source, 8 if v6 else 12):
+            return None
+        ours, theirs = struct.unpack_from("!HH", packet, self.header)
+        return ours, theirs
+
+
+IPV4 = Version(socket.AF_INET, "198.18.0.1", "198.18.0.2", 24, 20)
+IPV6 = Version(socket.AF_INET6, "fd00:198:18::1", "fd00:198:18::2", 64, 40)
+VERSIONS = {"IPv4": IPV4, "IPv6": IPV6}
 
 
 @dataclass(frozen=True)
@@ -135,20 +169,33 @@ def options_of(raw: bytes) -> tuple[str, int | None]:
 class Host:
     """The kernel's namespace and the TUN device behind which the peer stands; made once for many twins."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: Version = IPV4) -> None:
+        self.version = version
         self.namespace = Namespace()
         self.next_port = 10_000
 
     def __enter__(self) -> Host:
         self.namespace.__enter__()
-        self.namespace.sysctl("net.ipv6.conf.all.disable_ipv6", 1)
+        self.namespace.sysctl("net.ipv6.conf.all.disable_ipv6", int(self.version.family != socket.AF_INET6))
         for name, value in SYSCTLS.items():
             with contextlib.suppress(FileNotFoundError):
                 self.namespace.sysctl(name, value)
         self.tun = self.namespace.tun("oracle")
         self.namespace.link_up("oracle", mtu=1500)
-        self.namespace.add_address("oracle", f"{LOCAL}/24")
+        self.namespace.add_address("oracle", f"{self.version.local}/{self.version.prefix}")
+        while not self._answers():
+            time.sleep(0.005)
         return self
+
+    def _answers(self) -> bool:
+        """Whether a segment for nobody gets its RST. An IPv6 address is at work some time after it was added only."""
+        ack = struct.pack("!HHIIBBHHH", PROBE, PROBE, 0, 1, 5 << 4, BITS["A"], 0, 0, 0)
+        os.write(self.tun, self.version.packet(bytearray(ack)))
+        with contextlib.suppress(BlockingIOError):
+            while self.version.ports(os.read(self.tun, 65536)) != (PROBE, PROBE):
+                pass
+            return True
+        return False
 
     def __exit__(self, *exception: object) -> None:
         os.close(self.tun)
@@ -158,17 +205,17 @@ class Host:
 class Kernel(Side):
     def __init__(self, host: Host, lport: int, rport: int, isn: int) -> None:
         super().__init__()
-        self.host, self.lport, self.rport, self.theirs = host, lport, rport, isn
+        self.host, self.version, self.lport, self.rport, self.theirs = host, host.version, lport, rport, isn
         self.socket: socket.socket | None = None
         self.earlier: list[socket.socket] = []  # of the same 4-tuple
         self.listener: socket.socket | None = None
 
     def _made(self) -> socket.socket:
         self._another()
-        made = self.host.namespace.socket()
+        made = self.host.namespace.socket(self.version.family)
         made.setblocking(False)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((LOCAL, self.lport))
+        made.bind((self.version.local, self.lport))
         return made
 
     def _quick(self) -> None:
@@ -179,7 +226,7 @@ class Kernel(Side):
     def open(self) -> None:
         self.socket = self._made()
         with contextlib.suppress(BlockingIOError):
-            self.socket.connect((REMOTE, self.rport))
+            self.socket.connect((self.version.remote, self.rport))
 
     def _another(self) -> None:
         if self.socket is not None:
@@ -188,14 +235,14 @@ class Kernel(Side):
     def open_unbound(self) -> None:
         """The kernel chooses the port, out of one. Then tcp_tw_reuse counts; a port that was bound is used anyway."""
         self._another()
-        made = self.host.namespace.socket()
+        made = self.host.namespace.socket(self.version.family)
         made.setblocking(False)
         made.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         made.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, self.lport << 16 | self.lport)
-        made.bind((LOCAL, 0))
+        made.bind((self.version.local, 0))
         self.socket = made
         with contextlib.suppress(BlockingIOError):
-            made.connect((REMOTE, self.rport))
+            made.connect((self.version.remote, self.rport))
 
     def listen(self) -> None:
         if self.listener is not None:
@@ -250,11 +297,7 @@ class Kernel(Side):
             said.flags, said.window, 0, 0,
         )  # fmt: skip
         tcp = bytearray(header + options + b"d" * said.length)
-        addresses = ip_address(REMOTE).packed + ip_address(LOCAL).packed
-        tcp[16:18] = struct.pack("!H", frames.checksum(addresses + struct.pack("!II", len(tcp), 6), bytes(tcp)))
-        ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0x4000, 64, 6, 0) + addresses
-        ip = ip[:10] + struct.pack("!H", frames.checksum(ip)) + ip[12:]
-        os.write(self.host.tun, ip + bytes(tcp))
+        os.write(self.host.tun, self.version.packet(tcp))
 
     def _quick_later(self) -> None:
         with contextlib.suppress(OSError):
@@ -272,22 +315,20 @@ class Kernel(Side):
                     return
                 time.sleep(0.002)
                 continue
-            if packet[0] >> 4 != 4 or packet[9] != 6:
-                continue
-            if struct.unpack_from("!HH", packet, 20) == (self.lport, self.rport):
+            if self.version.ports(packet) == (self.lport, self.rport):
                 self.read_packet(packet)
 
     def read_packet(self, packet: bytes, length: int | None = None) -> None:
-        """An IPv4 packet of this connection, of which `length` bytes were on the wire."""
-        tcp = packet[20:]
+        """A packet of this connection, of which `length` bytes were on the wire."""
+        tcp = packet[self.version.header :]
         seq, ack, offset, flags = struct.unpack_from("!IIBB", tcp, 4)
         header = (offset >> 4) * 4
         options, tsval = options_of(tcp[20:header])
-        self.heard(self.theirs, flags, seq, ack, (length or len(packet)) - 20 - header, options, tsval)
+        self.heard(self.theirs, flags, seq, ack, (length or len(packet)) - self.version.header - header, options, tsval)
 
     @property
     def state(self) -> str:
-        found = diag.find(self.host.namespace, (LOCAL, self.lport), (REMOTE, self.rport))
+        found = diag.find(self.host.namespace, (self.version.local, self.lport), (self.version.remote, self.rport))
         if found is None or found.state == "LISTEN":
             return "CLOSED"
         return found.state
@@ -301,9 +342,11 @@ class Kernel(Side):
 
 
 class Ours(Side):
-    def __init__(self, lport: int, rport: int, isn: int, *, tick_ns: int = 10_000_000, **changes: object) -> None:
+    def __init__(
+        self, version: Version, lport: int, rport: int, isn: int, *, tick_ns: int = 10_000_000, **changes: object
+    ) -> None:
         super().__init__()
-        self.lport, self.rport, self.theirs = lport, rport, isn
+        self.version, self.lport, self.rport, self.theirs = version, lport, rport, isn
         profile = find_profile("linux").replace(**{"tcp_syncookies": 0, **changes})
         self.table = ConnectionTable(
             16, profile=profile, accept_all=False, read_all=False, seed=lport, tick_ns=tick_ns, keep_ended=True
@@ -319,13 +362,13 @@ class Ours(Side):
         return self.handle
 
     def open(self) -> None:
-        self.handle = self.table.open(LOCAL, self.lport, REMOTE, self.rport, self.now())
+        self.handle = self.table.open(self.version.local, self.lport, self.version.remote, self.rport, self.now())
 
     def open_unbound(self) -> None:
-        self.handle = self.table.open(LOCAL, 0, REMOTE, self.rport, self.now())
+        self.handle = self.table.open(self.version.local, 0, self.version.remote, self.rport, self.now())
 
     def listen(self) -> None:
-        self.listener = self.table.listen(LOCAL, self.lport, self.now(), backlog=8)
+        self.listener = self.table.listen(self.version.local, self.lport, self.now(), backlog=8)
 
     def accept(self) -> None:
         assert self.listener is not None
@@ -356,11 +399,12 @@ class Ours(Side):
     def get(self, said: Said) -> None:
         _, outcome = self.table.receive(
             Segment(
-                time_ns=self.now(), src=REMOTE, sport=self.rport, dst=LOCAL, dport=self.lport, flags=said.flags,
-                seq=(said.seq + self.theirs) & 0xFFFFFFFF,
+                time_ns=self.now(), src=self.version.remote, sport=self.rport, dst=self.version.local, dport=self.lport,
+                flags=said.flags, seq=(said.seq + self.theirs) & 0xFFFFFFFF,
                 ack=(said.ack + (self.isn or 0)) & 0xFFFFFFFF if said.flags & 16 else 0, window=said.window,
                 payload=said.length, mss=said.mss, wscale=said.wscale, sack_permitted=said.sack,
-                tsval=said.ts[0] if said.ts else None, tsecr=said.ts[1] if said.ts else None, ip_bytes=40 + said.length, info=0,
+                tsval=said.ts[0] if said.ts else None, tsecr=said.ts[1] if said.ts else None,
+                ip_bytes=self.version.header + 20 + said.length, info=0,
             )
         )  # fmt: skip
         self.unread += outcome.delivered
@@ -378,7 +422,7 @@ class Ours(Side):
 
     @property
     def state(self) -> str:
-        handle = self.table.find(LOCAL, self.lport, REMOTE, self.rport)
+        handle = self.table.find(self.version.local, self.lport, self.version.remote, self.rport)
         return "CLOSED" if handle is None else self.table.state(handle).name
 
     def gone(self) -> None:
@@ -395,7 +439,7 @@ class Twin:
         lport, rport = (LISTENING, host.next_port) if passive else (host.next_port, 443)
         self.timestamps, self.clock = timestamps, 5_000
         changes = {"ip_local_port_range": (lport, lport), **changes}
-        self.sides = (Kernel(host, lport, rport, isn), Ours(lport, rport, isn, **changes))
+        self.sides = (Kernel(host, lport, rport, isn), Ours(host.version, lport, rport, isn, **changes))
         self.forgiven = re.compile(r"$^")  # what is taken out of an answer before it is compared
         self.differences: list[str] = []
         self.log: list[str] = []
