@@ -8,13 +8,15 @@ from fasttcp.core.layout cimport Segment as SegmentRecord
 from fasttcp.core.segments cimport SegmentBatch
 from fasttcp.load.answer cimport Answer, Expect, answer_begin, answer_closed, answer_drop, answer_segment
 from fasttcp.load.due cimport Due, due_add, due_close, due_open, due_pop
+from fasttcp.load.serving cimport Peer, peer_acknowledged, peer_keep
 from fasttcp.load.system cimport sys_regex_free, sys_regex_new
 from fasttcp.load.uring cimport URING_MOST, Uring, UringPacket, uring_close, uring_open, uring_write
+from fasttcp.load.wire cimport wire_offset
 from fasttcp.packets.bare cimport read_bare
 from fasttcp.packets.bytes cimport sum_ahead, sum_ahead_portable, sum_bytes
 from fasttcp.packets.encode cimport LARGEST_HEADERS, encode_headers
 
-__all__ = ["AnswerReader", "Calendar", "Ring", "checksums", "encode", "read"]
+__all__ = ["AnswerReader", "Calendar", "Echo", "Ring", "checksums", "encode", "offset", "read"]
 
 
 def encode(SegmentBatch batch, bytes data, bint partial=False):
@@ -81,6 +83,36 @@ cdef class AnswerReader:
     @property
     def keeps(self):
         return self.answer.stash != NULL
+
+
+def offset(uint32_t base, uint32_t una, uint32_t seq, uint32_t length):
+    """(which byte of a message sent again and again, base from now on)."""
+    at = wire_offset(&base, una, seq, length)
+    return at, base
+
+
+cdef class Echo:
+    """What the server keeps of one connection that is sent back what it sends."""
+
+    cdef Peer peer
+
+    def __init__(self, uint32_t begin):
+        self.peer.base = begin
+
+    def __dealloc__(self):
+        free(self.peer.bytes)
+
+    def keep(self, uint32_t una, bytes data):
+        if not peer_keep(&self.peer, una, data, <uint32_t>len(data)):
+            raise MemoryError
+
+    def acknowledged(self, uint32_t una):
+        return peer_acknowledged(&self.peer, una)
+
+    @property
+    def kept(self):
+        """(sequence number of the first byte, the bytes)."""
+        return self.peer.base, <bytes>self.peer.bytes[:self.peer.n]
 
 
 cdef class Calendar:

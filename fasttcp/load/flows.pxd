@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from fasttcp.core.layout cimport Segment, ns_t, row_t
+from fasttcp.core.layout cimport Segment, ns_t, row_t, seq_t
 from fasttcp.core.tcb cimport Endpoint
 from fasttcp.load.answer cimport Answer, Expect
 from fasttcp.load.due cimport Due
@@ -59,8 +59,9 @@ cdef struct Flow:               # 80 bytes; what the load knows of the connectio
     uint16_t pair               # source and target
     uint8_t  phase
     uint8_t  ended              # while it waits to be told of: 1 + what became of it
-    uint32_t rounds             # requests still to be made
-    uint32_t verdict            # 1 + what became of it, settled before it is closed; 0: open
+    seq_t    base               # where the request begins that SND.UNA lies in, or one before it; see wire_offset
+    uint16_t rounds             # requests still to be made, at most 1000
+    uint8_t  verdict            # 1 + what became of it, settled before it is closed; 0: open
 
 
 cdef struct Template:           # request bytes with places for the number of the connection

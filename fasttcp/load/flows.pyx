@@ -35,6 +35,7 @@ from fasttcp.load.answer cimport (
 )
 from fasttcp.load.due cimport due_add, due_pop
 from fasttcp.load.histogram cimport hist_add
+from fasttcp.load.wire cimport wire_offset
 
 __all__: list[str] = []
 
@@ -123,7 +124,7 @@ cdef const uint8_t *client_data(void *context, const Segment *s) noexcept nogil:
         c.scratch_length = _write_request(c, c.flow[row].number, request)
         c.scratch_of = whose
     length = c.scratch_length
-    at = (s.seq - (cold_of(c.e, row).iss + 1)) % length
+    at = wire_offset(&c.flow[row].base, c.e.engine.table.rows[row].seat.tcb.snd_una, s.seq, length)
     if at + s.payload <= length:
         return request + at
     if <uint64_t>length + s.payload > c.scratch_capacity:
@@ -270,7 +271,7 @@ cdef void _established(Client *c, Flow *f, row_t row, const Segment *s, ns_t now
     hist_add(c.connect, now - f.scheduled_ns)
     f.phase = ASKING
     f.answer.next = s.seq + 1
-    f.rounds = c.rounds
+    f.rounds = <uint16_t>c.rounds
     if not store_row_of(&c.e.engine.table, f.handle, &row):
         return                          # the same batch has ended it; client_tells will say so
     c.syn_again += cold_of(c.e, row).retransmitted != 0
@@ -399,6 +400,7 @@ cdef int _open(Client *c, ns_t scheduled, ns_t now) noexcept nogil:
         f.scheduled_ns = f.mark_ns = scheduled
         f.number = c.first_number + c.number_step * <uint32_t>c.opened
         f.pair = <unsigned short>(p - c.pair)
+        f.base = cold_of(c.e, row).iss + 1
         f.phase = CONNECTING
         p.used += 1
         c.opened += 1

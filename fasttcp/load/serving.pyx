@@ -7,8 +7,9 @@ One turn: read many -> apply each -> what it meant -> timers -> write. A segment
 could give the row of a connection that ends in it to another one. Data that come ahead of a hole are taken for lost,
 as their bytes would have to be kept: the peer sends them again.
 
-Invariant: for an echo, Peer.bytes holds every byte from SND.UNA to the end of what is to be sent; `base` is the
-sequence number of its first one.
+Invariant: for an echo, Peer.bytes holds every byte from `base`, the sequence number of its first one, to the end of what is to
+be sent, and `base` is SND.UNA or before it. When bytes are added, fewer than half of those there are acknowledged, or none: so
+for each byte sent back one is moved at most, and there are never more than twice those that wait for their ACK.
 """
 
 import os
@@ -30,7 +31,7 @@ from fasttcp.core.tcb cimport Endpoint, Outcome, cold_of
 from fasttcp.core.verdicts cimport OUT_ACCEPTED
 from fasttcp.load.due cimport Due, due_add, due_close, due_open, due_pop
 from fasttcp.load.system cimport sys_cpu_ns, sys_have_linux, sys_now_ns, sys_wait
-from fasttcp.load.wire cimport WIRE_BATCH, Wire, wire_close, wire_open, wire_read, wire_send
+from fasttcp.load.wire cimport WIRE_BATCH, Wire, wire_close, wire_offset, wire_open, wire_read, wire_send
 
 from fasttcp.errors import StateError
 
@@ -41,22 +42,12 @@ cdef enum:
     ECHO = 1
     SINK = 2
     SLOW = 3
-    ECHO_LIMIT = 1 << 24        # bytes kept for one connection; what comes beyond is taken for lost
+    ECHO_LIMIT = 1 << 24        # bytes of one connection that wait for their ACK; what comes beyond is taken for lost
     READ_NS = 10000000          # a slow reader reads so often
     TIMERS = 64
     TIMER_BUDGET = 4096
     LONGEST_SLEEP_NS = 5000000
     ROOM = 65536                # of data in one segment
-
-
-cdef struct Peer:               # 32 bytes a row
-    uint64_t handle
-    uint8_t *bytes
-    uint32_t n
-    uint32_t capacity
-    seq_t    base
-    uint8_t  seen               # of the blank line that ends a request
-    uint8_t  closes             # the peer has closed
 
 
 cdef struct Server:
@@ -106,18 +97,21 @@ cdef int _requests(Peer *p, const uint8_t *data, uint32_t n) noexcept nogil:
     return found
 
 
-cdef bint _keep(Server *v, Peer *p, seq_t una, const uint8_t *data, uint32_t n) noexcept nogil:
-    """Bytes to be sent back. What is acknowledged makes room first."""
+cdef uint32_t peer_acknowledged(const Peer *p, seq_t una) noexcept nogil:
     cdef uint32_t gone = una - p.base
+    return gone if gone <= p.n else 0       # nothing is kept yet, or our FIN is acknowledged too
+
+
+cdef bint peer_keep(Peer *p, seq_t una, const uint8_t *data, uint32_t n) noexcept nogil:
+    cdef uint32_t gone = peer_acknowledged(p, una)
     cdef uint8_t *more
-    if gone != 0 and gone <= p.n:
+    if gone != 0 and gone >= p.n - gone:
         memmove(p.bytes, p.bytes + gone, p.n - gone)
         p.n -= gone
         p.base = una
     if p.n + n > p.capacity:
         more = <uint8_t *>realloc(p.bytes, (p.n + n) * 2)
         if more == NULL:
-            v.no_memory = True
             return False
         p.bytes = more
         p.capacity = (p.n + n) * 2
@@ -137,7 +131,7 @@ cdef const uint8_t *_data(void *context, const Segment *s) noexcept nogil:
         return NULL
     p = &v.peer[row]
     if v.mode == ANSWER:
-        return v.answer + (s.seq - (cold_of(v.e, row).iss + 1)) % v.length
+        return v.answer + wire_offset(&p.base, v.e.engine.table.rows[row].seat.tcb.snd_una, s.seq, v.length)
     if s.seq - p.base > p.n or s.payload > p.n - (s.seq - p.base):
         return NULL
     return p.bytes + (s.seq - p.base)
@@ -150,15 +144,15 @@ cdef void _apply(Server *v, Segment *s, const uint8_t *data, ns_t now) noexcept 
     cdef Peer *p
     cdef row_t row
     cdef seq_t before = s.seq               # no row yet: a SYN cookie's ACK may bring data
-    cdef uint32_t known
+    cdef uint32_t known, waiting
     cdef int _i, requests
     if s.payload != 0 and not s.flags & (SYN | RST):
         key_endpoint(&key, s.dst, s.dport, s.src, s.sport, &v.e.engine.table.hash_key)
         if store_find(&v.e.engine.table, &key, &row):
             before = v.e.engine.table.rows[row].seat.tcb.rcv_nxt
-            if v.mode != SINK and v.mode != SLOW and (
-                seq_lt(before, s.seq) or v.peer[row].n + s.payload > ECHO_LIMIT
-            ):
+            p = &v.peer[row]
+            waiting = p.n - peer_acknowledged(p, v.e.engine.table.rows[row].seat.tcb.snd_una)
+            if v.mode != SINK and v.mode != SLOW and (seq_lt(before, s.seq) or waiting + s.payload > ECHO_LIMIT):
                 v.ahead += 1
                 s.payload = 0
                 s.flags &= ~<uint32_t>FIN
@@ -186,8 +180,10 @@ cdef void _apply(Server *v, Segment *s, const uint8_t *data, ns_t now) noexcept 
                 return
         data += known
         if v.mode == ECHO:
-            if _keep(v, p, v.e.engine.table.rows[row].seat.tcb.snd_una, data, out.delivered):
+            if peer_keep(p, v.e.engine.table.rows[row].seat.tcb.snd_una, data, out.delivered):
                 endpoint_send(v.e, row, out.delivered, now, &told)
+            else:
+                v.no_memory = True
         elif v.mode == ANSWER:
             requests = _requests(p, data, out.delivered)
             for _i in range(requests):

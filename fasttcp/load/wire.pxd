@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from fasttcp.core.layout cimport Segment, ns_t
+from fasttcp.core.layout cimport Segment, ns_t, seq_lt, seq_t
 from fasttcp.core.tcb cimport Endpoint, Outcome
 from fasttcp.load.uring cimport Uring, UringPacket
 
@@ -51,3 +51,16 @@ cdef void wire_merge(Wire *w, size_t n) noexcept nogil
 # Everything that an endpoint wants to send, onto the wire; `data` is asked, with `context`, for the bytes of segments
 # that carry some.
 cdef void wire_send(Wire *w, Endpoint *e, wire_data_t data, void *context) noexcept nogil
+
+
+cdef inline uint32_t wire_offset(seq_t *base, seq_t una, seq_t seq, uint32_t length) noexcept nogil:
+    """Which byte of a message of `length` bytes, sent again and again, has this sequence number.
+
+    base: where some message began, at most 2^31 before SND.UNA; moved to where the one begins that SND.UNA lies in. It has to
+    follow: sequence numbers wrap, and most lengths do not divide 2^32. Every segment with data asks, so it does.
+    """
+    if seq_lt(base[0], una):
+        base[0] += (una - base[0]) // length * length
+    if seq_lt(seq, base[0]):                # acknowledged since it was to be sent
+        return length - 1 - (base[0] - seq - 1) % length
+    return (seq - base[0]) % length

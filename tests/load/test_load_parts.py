@@ -155,6 +155,48 @@ def test_other_ends():
     assert again.segment(3, b"ab", 2) == MORE and again.segment(5, b"c", 1) == DONE
 
 
+# ---- what a server sends again, and sends back
+
+
+@pytest.mark.parametrize("length", [1, 3, 18, 1 << 20, (1 << 24) - 1])
+def test_a_byte_of_a_message_sent_again_and_again_is_found_beyond_two_to_the_32_too(length):
+    chance = random.Random(length)
+    begin = una = chance.randrange(1 << 32)  # these grow; what is on the wire wraps
+    base = begin
+    for _ in range(400):
+        una += chance.choice((0, 1, chance.randrange(1 << 16), chance.randrange(1 << 30)))
+        for seq in (una, una + chance.randrange(1 << 30), max(begin, una - chance.randrange(1, 1 << 16))):
+            at, base = _testing.offset(base, una & 0xFFFFFFFF, seq & 0xFFFFFFFF, length)
+            assert at == (seq - begin) % length
+    assert una - begin > 1 << 34
+
+
+def test_before_any_data_is_acknowledged_the_message_begins_behind_the_syn():
+    assert _testing.offset(0, 0xFFFFFFFF, 0, 7) == (0, 0) and _testing.offset(0, 0xFFFFFFFF, 9, 7) == (2, 0)
+
+
+@pytest.mark.parametrize("waiting", [0, 1, 1000, 100_000])
+def test_an_echo_keeps_all_that_is_not_acknowledged_and_moves_no_byte_twice(waiting):
+    chance = random.Random(waiting)
+    una = sent = begin = 2**32 - 5000  # these grow; what is on the wire wraps
+    echo, tail, moved = _testing.Echo(begin), b"", 0
+    for _ in range(3000):
+        una = max(una, sent - chance.randrange(waiting + 1))
+        base, data = echo.kept[0], chance.randbytes(chance.randrange(1, 1500))
+        echo.keep(una & 0xFFFFFFFF, data)
+        sent += len(data)
+        tail = (tail + data)[-2 * waiting - 5000 :]
+        after, kept = echo.kept
+        if after != base:
+            moved += len(kept) - len(data)
+        gone = echo.acknowledged(una & 0xFFFFFFFF)
+        assert (after + gone) & 0xFFFFFFFF == una & 0xFFFFFFFF and len(kept) - gone == sent - una
+        assert kept == tail[len(tail) - len(kept) :]
+        assert gone == 0 or gone < (len(kept) - len(data)) / 2, "of what was there"
+    assert moved <= una - begin
+    assert echo.acknowledged((sent + 1) & 0xFFFFFFFF) == 0, "a FIN's ACK"
+
+
 # ---- packets
 
 
