@@ -127,9 +127,11 @@ def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
         metavar="TEXT",
         help=r"what each connection sends; \r \n \t \\ are read, {n} is its number; @FILE reads a file",
     )
-    talk.add_argument("--http", action="store_true", help="GET /, and the answer by its Content-Length")
+    talk.add_argument("--http", action="store_true", help="GET /, and the answer as long as HTTP says")
     talk.add_argument(
-        "--expect", metavar="END", help="where the answer ends: nothing, NUMBER of bytes, line, close, content-length"
+        "--expect",
+        metavar="END",
+        help="where the answer ends: nothing, NUMBER of bytes, line, close, http (also called content-length)",
     )
     talk.add_argument("--expect-line", metavar="REGEX", help="what the answer's first line must match")
     talk.add_argument("--requests", type=count, metavar="N", help="on each connection (1)")

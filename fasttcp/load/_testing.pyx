@@ -59,8 +59,9 @@ cdef class AnswerReader:
     cdef Answer answer
     cdef Expect expect
 
-    def __init__(self, int end, *, uint64_t nbytes=0, line=None, uint32_t begin=0):
+    def __init__(self, int end, *, uint64_t nbytes=0, line=None, uint32_t begin=0, bodiless=False):
         self.expect.end = end
+        self.expect.bodiless = bodiless
         self.expect.nbytes = nbytes
         if line is not None:
             self.expect.line = sys_regex_new(line.encode())
@@ -83,6 +84,10 @@ cdef class AnswerReader:
     @property
     def keeps(self):
         return self.answer.stash != NULL
+
+    @property
+    def status(self):
+        return self.answer.status
 
 
 def offset(uint32_t base, uint32_t una, uint32_t seq, uint32_t length):

@@ -20,6 +20,7 @@ from fasttcp.core.layout cimport ns_t
 from fasttcp.core.policy cimport port_reserved
 from fasttcp.core.table cimport ConnectionTable, table_endpoint
 from fasttcp.core.tcb cimport Outcome
+from fasttcp.load.answer cimport END_BYTES, END_CLOSE, END_HTTP, END_LINE, END_NOTHING
 from fasttcp.load.due cimport due_close, due_open
 from fasttcp.load.flows cimport (
     CLOSING, CUT_OFF, DONE, LOGNORMAL, N_OUTCOMES, OK, PARETO, REFUSED, RESET, TIMED_OUT, Client, Draw, Flow, Pair,
@@ -39,7 +40,10 @@ __all__ = ["OUTCOMES", "LoadClient"]
 OUTCOMES = (
     "ok", "refused", "reset", "timed_out", "unexpected", "left", "cut_off", "port_pool_empty", "table_full",
 )
-_ENDS = ("nothing", "bytes", "line", "close", "content-length")
+_ENDS = {
+    "nothing": END_NOTHING, "bytes": END_BYTES, "line": END_LINE, "close": END_CLOSE, "content-length": END_HTTP,
+    "http": END_HTTP,
+}
 _CLOSES = ("fin", "rst", "peer")
 _DRAWS = ("fixed", "exponential", "pareto", "lognormal", "forever")
 
@@ -128,8 +132,8 @@ cdef class LoadClient:
     request : bytes
         What each connection sends, `{n}` standing for its number; may be empty.
     end, nbytes, line
-        Where an answer ends: "nothing", "bytes" (after nbytes), "line", "close", "content-length"; and a POSIX
-        extended regular expression that its first line must match, or None.
+        Where an answer ends: "nothing", "bytes" (after nbytes), "line", "close", "http" (RFC 9112 section 6.3; its older name
+        is "content-length"); and a POSIX extended regular expression that its first line must match, or None.
     close : "fin", "rst" or "peer"
         Who closes, and how.
     life, think : (kind, mean_ns, shape)
@@ -171,8 +175,9 @@ cdef class LoadClient:
         c.connect, c.first_byte, c.close = &self.connect.h, &self.first_byte.h, &self.close.h
         c.close_by = _CLOSES.index(close)
         c.half_close = bool(half_close)
-        c.expect.end = _ENDS.index(end)
+        c.expect.end = _ENDS[end]
         c.expect.nbytes = whole("nbytes", nbytes, 1 if end == "bytes" else 0, 1 << 56)
+        c.expect.bodiless = request.startswith(b"HEAD ")
         c.rounds = whole("requests", requests, 1, 1000)
         c.timeout_ns = whole("timeout_ns", timeout_ns, 0, INT64_MAX // 4)
         c.connecting_limit = whole("connecting_limit", connecting_limit, 1, 1 << 30)
@@ -289,6 +294,7 @@ cdef class LoadClient:
             payload_in=c.bytes_in, packets_in=c.wire.packets_in, packets_out=c.wire.packets_out,
             bytes_in=c.wire.bytes_in, bytes_out=c.wire.bytes_out, reads=c.wire.reads, writes=c.wire.writes,
             other_packets=c.wire.other, lost_out=c.wire.lost_out, acks_merged=c.wire.merged, retransmitted=c.e.counts.retransmitted,
+            http_2xx=c.statuses[2], http_3xx=c.statuses[3], http_4xx=c.statuses[4], http_5xx=c.statuses[5],
             io_uring=<int>c.wire.ring.there, turns=c.turns, ran_ns=c.ran_ns, cpu_ns=c.cpu_ns, asleep_ns=c.asleep_ns,
         )
         return told

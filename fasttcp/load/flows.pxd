@@ -49,7 +49,7 @@ cdef struct Draw:               # a distribution of times
     double   shape              # of PARETO; sigma of LOGNORMAL
 
 
-cdef struct Flow:               # 80 bytes; what the load knows of the connection in a row
+cdef struct Flow:               # 72 bytes; what the load knows of the connection in a row
     uint64_t handle
     ns_t     scheduled_ns       # when it was to be opened
     ns_t     mark_ns            # when the current phase began, or was to begin
@@ -147,6 +147,7 @@ cdef struct Client:
     uint64_t  bytes_in          # of payload
     uint64_t  turns
     uint64_t  outcome[N_OUTCOMES]
+    uint64_t  statuses[6]       # HTTP answers by the first digit of their status, counted when that has come; [0] is none
     ns_t      now
     ns_t      next_timers_ns    # when the table's wheel is to be looked at again
     ns_t      ran_ns

@@ -298,6 +298,7 @@ cdef void client_heard(Client *c, size_t n, ns_t now) noexcept nogil:
     cdef row_t row
     cdef size_t i
     cdef int said
+    cdef uint8_t status
     cdef bint lives
     for i in range(n):
         out = &c.wire.outcome[i]
@@ -313,9 +314,11 @@ cdef void client_heard(Client *c, size_t n, ns_t now) noexcept nogil:
         if s.payload != 0:
             c.bytes_in += out.delivered
             if f.phase == ASKING and c.expect.end != END_NOTHING:
-                if f.answer.received == 0 and out.delivered != 0:
+                status = f.answer.status
+                if not f.answer.begun and out.delivered != 0:
                     hist_add(c.first_byte, now - (f.scheduled_ns if f.rounds == c.rounds else f.mark_ns))
                 said = answer_segment(&f.answer, &c.expect, s.seq, c.wire.payload[i], s.payload, out.delivered)
+                c.statuses[f.answer.status] += f.answer.status != status
                 if said == ANSWER_DONE:
                     if lives:
                         _answered(c, f, row, now)

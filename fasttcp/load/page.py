@@ -212,6 +212,7 @@ def page(report: Report) -> str:
         ]
         head = ["thread", "source addresses", "ports", "opened", "answers", "packets in", "packets out", "of a CPU"]
         by_thread = f'<section class="row"><h2>Threads, {escape(report.lanes)}</h2>{_table(head, rows)}</section>'
+    statuses = f"<p>HTTP status: {escape(report.statuses)}.</p>" if report.statuses else ""
     limit = f'<p class="limit">The limit was {escape(report.limit)}.</p>' if report.limit else ""
     notes = "".join(f'<p class="limit">{escape(text)}</p>' for text in report.notes)
     return f"""<!doctype html>
@@ -222,7 +223,7 @@ def page(report: Report) -> str:
 <div class="figures">{"".join(f"<div><b>{escape(value)}</b>{escape(what)}</div>" for value, what in figures)}</div>
 <div class="grid">{"".join(plots)}</div>
 <div class="grid" style="margin-top:1.6rem">
-<section><h2>Outcomes</h2>{_table(["outcome", "connections", "share", ""], outcomes, words=3)}</section>
+<section><h2>Outcomes</h2>{_table(["outcome", "connections", "share", ""], outcomes, words=3)}{statuses}</section>
 <section><h2>Latency</h2>{_table(["phase", "count", *(f"p{share:g}" for share in SHARES), "max"], latency)}</section>
 {by_thread}</div></body></html>
 """

@@ -133,6 +133,13 @@ class Report:
         return sum(self.counts[name] for name in OUTCOMES)
 
     @property
+    def statuses(self) -> str | None:
+        """How many HTTP answers had a status of each class; None where all are 2xx or 3xx."""
+        if not self.counts["http_4xx"] + self.counts["http_5xx"]:
+            return None
+        return "; ".join(f"{name} {n:,}" for name in ("2xx", "3xx", "4xx", "5xx") if (n := self.counts[f"http_{name}"]))
+
+    @property
     def busy(self) -> float:
         """How many CPUs the generator used."""
         return sum(each.busy for each in self.threads)
@@ -261,6 +268,8 @@ class Report:
                 lines.append(
                     f"  {name:<16} {counts[name]:>11,}  {counts[name] / max(self.told, 1):>7.2%}  {MEANINGS[name]}"
                 )
+        if self.statuses:
+            lines.append(f"status       {self.statuses}")
         also = [
             f"{counts[name]:,} {text}"
             for name, text in (

@@ -29,7 +29,7 @@ NOBODYS = (  # no host sends from these, so no kernel answers to them
     ("::/128", "unspecified"), ("::1/128", "loopback"), ("ff00::/8", "multicast"),  # RFC 4291 sections 2.5.2, 2.5.3, 2.7
 )  # fmt: skip
 NOBODYS_NETWORKS = tuple((ip_network(text), what) for text, what in NOBODYS)
-ENDS = ("nothing", "bytes", "line", "close", "content-length")
+ENDS = ("nothing", "bytes", "line", "close", "content-length", "http")  # the last two are the same
 CLOSES = ("fin", "rst", "peer")
 KINDS = ("fixed", "exponential", "pareto", "lognormal", "forever")
 WORDS = {"on": True, "off": False, "none": None}  # of a parameter's value
@@ -221,7 +221,7 @@ class Scenario:
         if self.half_close and self.close == "rst":
             raise ValueError("half_close and close by RST do not go together")
         if self.expect_line is not None and self.expect == "nothing":
-            raise ValueError("expect_line needs an answer: give expect as well (line, bytes, close, content-length)")
+            raise ValueError("expect_line needs an answer: give expect as well (line, bytes, close, http)")
         if (self.expect == "bytes") != (self.expect_bytes > 0):
             raise ValueError("expect bytes needs their number, and nothing else does")
         if self.target and not self.may_test_this_target and not is_safe(self.target[0]):

@@ -1,4 +1,4 @@
-"""The parts of the load tester that need no network: histograms, the calendar, answers, packets, words."""
+"""The parts of the load tester that need no network: histograms, the calendar, what is sent again, packets, words."""
 
 import argparse
 import random
@@ -16,8 +16,6 @@ from fasttcp.load.report import condition
 from fasttcp.load.scenario import HTTP_GET, Scenario, Stage, count, draw, is_safe, per_second, seconds, stage
 from fasttcp.load.toml import COMMAND_LINE, read_scenario
 
-NOTHING, BYTES, LINE, CLOSE, LENGTH = range(5)
-MORE, DONE, WRONG = range(3)
 MS = 1_000_000
 
 
@@ -88,71 +86,6 @@ def test_calendar_against_a_sorted_list():
         waiting = [entry for entry in waiting if entry[1] not in set(got)]
         assert len(calendar) == len(waiting)
     assert sorted(calendar.pop(now + 100_000 * MS)) == sorted(each for _, each in waiting)
-
-
-# ---- answers
-
-
-HTTP = b"HTTP/1.1 200 OK\r\nServer: x\r\ncontent-LENGTH:  5\r\n\r\nhello"
-
-
-@pytest.mark.parametrize("size", [1, 2, 7, 30, len(HTTP)])
-def test_content_length_in_pieces_of_any_size(size):
-    reader = _testing.AnswerReader(LENGTH, line="^HTTP/1\\.[01] 200", begin=0xFFFFFFF0)
-    seq, said = 0xFFFFFFF0, MORE
-    for at in range(0, len(HTTP), size):
-        assert said == MORE
-        piece = HTTP[at : at + size]
-        said = reader.segment(seq, piece, len(piece))
-        seq = (seq + len(piece)) & 0xFFFFFFFF
-    assert said == DONE and not reader.keeps
-
-
-def test_pieces_out_of_order_repeated_and_overlapping():
-    chance = random.Random(11)
-    for _ in range(300):
-        reader = _testing.AnswerReader(LENGTH, begin=100)
-        got, said, next_seq = [False] * len(HTTP), MORE, 0
-        while said == MORE:
-            at = chance.randrange(len(HTTP))
-            n = chance.randrange(1, 12)
-            piece = HTTP[at : at + n]
-            for i in range(at, at + len(piece)):
-                got[i] = True
-            before = next_seq
-            while next_seq < len(HTTP) and got[next_seq]:
-                next_seq += 1
-            said = reader.segment(100 + at, piece, next_seq - before)
-        assert said == DONE and next_seq == len(HTTP)
-
-
-def test_wrong_answers():
-    assert _testing.AnswerReader(LENGTH, line="200").segment(0, b"HTTP/1.1 503 No\r\n", 17) == WRONG
-    assert _testing.AnswerReader(LENGTH).segment(0, HTTP + b"!", len(HTTP) + 1) == WRONG
-    assert _testing.AnswerReader(BYTES, nbytes=4).segment(0, b"12345", 5) == WRONG
-    endless = _testing.AnswerReader(LENGTH)
-    said, at = MORE, 0
-    while said == MORE and at < 1 << 20:
-        said = endless.segment(at, b"x" * 1400, 1400)
-        at += 1400
-    assert said == WRONG and at <= 80_000, "a head without an end is not kept for ever"
-
-
-def test_other_ends():
-    exact = _testing.AnswerReader(BYTES, nbytes=6)
-    assert exact.segment(0, b"123", 3) == MORE and exact.segment(3, b"456", 3) == DONE
-    line = _testing.AnswerReader(LINE, line="^\\+OK")
-    assert line.segment(0, b"+O", 2) == MORE and line.segment(2, b"K ready\r\n", 9) == DONE
-    close = _testing.AnswerReader(CLOSE)
-    assert close.segment(0, b"anything", 8) == MORE and close.closed() == DONE
-    no_length = _testing.AnswerReader(LENGTH)
-    assert no_length.segment(0, b"HTTP/1.0 200 OK\r\n\r\nbody", 23) == MORE and no_length.closed() == DONE
-    cut = _testing.AnswerReader(LENGTH)
-    assert cut.segment(0, HTTP[:-1], len(HTTP) - 1) == MORE and cut.closed() == WRONG
-    again = _testing.AnswerReader(BYTES, nbytes=3)
-    assert again.segment(0, b"abc", 3) == DONE
-    again.begin()
-    assert again.segment(3, b"ab", 2) == MORE and again.segment(5, b"c", 1) == DONE
 
 
 # ---- what a server sends again, and sends back
