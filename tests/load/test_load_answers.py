@@ -4,7 +4,7 @@ import random
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasttcp.load import _testing
@@ -294,6 +294,7 @@ scraps = st.sampled_from([b"\r\n", b"\n", b"\r", b"0", b"5", b"f", b";", b":", b
 changes = st.lists(st.tuples(st.integers(0, 200), st.integers(0, 3), scraps), max_size=3)
 
 
+@settings(deadline=None)
 @given(answers, changes, st.lists(st.integers(1, 40), max_size=20))
 def test_any_bytes_are_read_as_a_naive_reader_reads_them(data, changed, sizes):
     """Answers, with a few bytes taken away and a few put in, in segments of any size."""
@@ -310,6 +311,7 @@ def test_any_bytes_are_read_as_a_naive_reader_reads_them(data, changed, sizes):
             break
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=60)), st.sampled_from([b"", b";x=y"]), st.sampled_from([b"", b"A: b\r\n"]), st.integers())
 def test_chunks_of_any_size_out_of_order(chunks, extension, trailers, seed):
     body = b"".join(b"%x%b\r\n%b\r\n" % (len(each), extension, each) for each in chunks if each)

@@ -287,6 +287,7 @@ def test_sources_are_networks():
         ('set = {msl = "15s", tcp_timestamps = false}', "set", ("msl=15s", "tcp_timestamps=off")),
         ("ipv6 = true", "ipv6", True), ("half-close = false", "half_close", False), ("seed = 7", "seed", 7),
         ('hold = "1k"', "hold", 1000), ('request = "a\\r\\n"', "request", b"a\r\n"), ('expect = "17"', "expect_bytes", 17),
+        ('expect = "http"', "expect", "http"),
     ],
 )  # fmt: skip
 def test_a_scenario_file_has_the_types_of_toml(tmp_path, text, field, value):
