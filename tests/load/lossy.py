@@ -3,18 +3,13 @@
     python lossy.py [LOSS, LEAST_DELAY_S, MOST_DELAY_S, CONNECTIONS, SEED]        JSON: counts, states, lost, carried, ...
 """
 
-import contextlib
-import heapq
 import json
-import os
-import random
-import select
 import shutil
-import socket
 import subprocess
 import sys
-import threading
 import time
+
+from relay import Relay
 
 from fasttcp import ConnectionTable
 from fasttcp.load.client import LoadClient
@@ -36,14 +31,15 @@ class Netem:
         inwards = f"qdisc add dev {device.name} handle ffff: ingress"
         redirect = f"filter add dev {device.name} parent ffff: matchall action mirred egress redirect dev {IFB}"
         by_netem = f"root netem limit 100000 loss {loss * 100}% delay {middle}ms {spread}ms"
-        self.there = all([
-            self.run("ip", f"link add {IFB} type ifb"), self.run("ip", f"link set {IFB} up"),
-            *(self.run("tc", f"qdisc add dev {each} {by_netem}") for each in self.devices),
-            self.run("tc", inwards), self.run("tc", redirect),
-        ])
+        steps = (
+            f"ip link add {IFB} type ifb", f"ip link set {IFB} up", f"tc qdisc add dev {IFB} {by_netem}",
+            f"tc qdisc add dev {device.name} {by_netem}", f"tc {inwards}", f"tc {redirect}",
+        )  # fmt: skip
+        self.there = all(map(self.run, steps))  # up to the first that fails
 
-    def run(self, command, words):
-        return not subprocess.run([shutil.which(command) or "false", *words.split()], capture_output=True, check=False).returncode
+    def run(self, step):
+        command, *words = step.split()
+        return not subprocess.run([shutil.which(command) or "false", *words], capture_output=True, check=False).returncode
 
     def counts(self):
         lost = carried = 0
@@ -57,53 +53,10 @@ class Netem:
         pass
 
 
-class Relay:
-    """Between the client and its device, both directions."""
-
-    def __init__(self, device):
-        ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (ours, self.theirs):
-            end.setblocking(False)
-            for size in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                end.setsockopt(socket.SOL_SOCKET, size, 1 << 22)
-        self.ours, self.fd, self.tun = ours, ours.fileno(), device.fd
-        self.over, self.lost, self.carried = False, 0, 0
-        self.thread = threading.Thread(target=self.carry)
-        self.thread.start()
-
-    def carry(self):
-        chance, waiting, order = random.Random(seed), [], 0
-        while not self.over:
-            pause = max(0, waiting[0][0] - time.monotonic()) if waiting else 0.05
-            for file in select.select([self.tun, self.theirs.fileno()], [], [], min(pause, 0.05))[0]:
-                with contextlib.suppress(BlockingIOError):
-                    while packet := os.read(file, 70000):
-                        self.carried += 1
-                        if chance.random() < loss:
-                            self.lost += 1
-                            continue
-                        order += 1
-                        into = self.theirs.fileno() if file == self.tun else self.tun
-                        heapq.heappush(waiting, (time.monotonic() + chance.uniform(least, most), order, into, packet))
-            while waiting and waiting[0][0] <= time.monotonic():
-                _, _, into, packet = heapq.heappop(waiting)
-                try:
-                    os.write(into, packet)
-                except BlockingIOError:
-                    self.lost += 1
-
-    def counts(self):
-        return self.lost, self.carried
-
-    def close(self):
-        self.over = True
-        self.thread.join()
-
-
 enter_private_network()
 with Tun(addresses=("198.18.0.1/32",), networks=("198.19.0.0/16",)) as tun, OwnServer("198.18.0.1", 80, body=5000):
     netem = Netem(tun)
-    path = netem if netem.there else Relay(tun)
+    path = netem if netem.there else Relay(tun.fd, loss, least, most, seed)
     table = ConnectionTable(4096, profile="linux", seed=seed)
     client = LoadClient(
         table, path.fd, ["198.19.0.1", "198.19.0.2"], [("198.18.0.1", 80)], request=b"GET /{n} HTTP/1.1\r\n\r\n",
