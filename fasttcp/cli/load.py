@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fasttcp.cli.progress import clear_progress, progress_line
 from fasttcp.cli.said import said
@@ -46,19 +46,31 @@ def _condition(text: str) -> Condition:
         raise argparse.ArgumentTypeError(str(refusal)) from None
 
 
-def _target(text: str) -> tuple[str, int]:
+class Target(NamedTuple):
+    address: str
+    port: int
+    get: dict[str, str]  # of a URL: what http_get is to ask for; empty for ADDRESS:PORT
+
+
+def _target(text: str) -> Target:
     import socket
 
-    host, colon, port = text.removeprefix("http://").partition("/")[0].rpartition(":")
-    if not colon and text.startswith("http://"):
-        host, port = port, "80"
+    scheme, _, rest = text.rpartition("://")
+    if scheme not in ("", "http"):
+        raise argparse.ArgumentTypeError(f"{text!r}: {scheme} is not spoken here, only http, and TCP itself as ADDRESS:PORT")
+    where, slash, path = rest.partition("/")
+    host, colon, port = where.rpartition(":")
+    if scheme and (not colon or port.endswith("]")):
+        host, port = where, "80"
+    if (slash and not scheme) or not path.isascii() or any(sign.isspace() for sign in path):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither ADDRESS:PORT nor a URL, http://ADDRESS:PORT/PATH without blanks")
     try:
         if not 1 <= int(port) <= 65535:  # getaddrinfo would take it modulo 65536
             raise ValueError(port)
         address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0][4]
     except (ValueError, OSError):
         raise argparse.ArgumentTypeError(f"{text!r} is no ADDRESS:PORT that can be found") from None
-    return str(address[0]), int(address[1])
+    return Target(str(address[0]), int(address[1]), {"host": where, "path": f"/{path}"} if scheme else {})
 
 
 def _ports(text: str) -> tuple[int, int]:
@@ -92,7 +104,9 @@ def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
         allow_abbrev=False,
     )
     count, rate, time, draw = word("count"), word("per_second"), word("seconds"), word("draw")
-    parser.add_argument("target", nargs="?", type=_target, metavar="TARGET", help="ADDRESS:PORT or http://ADDRESS:PORT")
+    parser.add_argument(
+        "target", nargs="?", type=_target, metavar="TARGET", help="ADDRESS:PORT, or http://ADDRESS:PORT/PATH for --http with it"
+    )
     parser.add_argument(
         "--i-may-test-this-target", action="store_true", help="for other than loopback, private and benchmark addresses"
     )
@@ -127,7 +141,7 @@ def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
         metavar="TEXT",
         help=r"what each connection sends; \r \n \t \\ are read, {n} is its number; @FILE reads a file",
     )
-    talk.add_argument("--http", action="store_true", help="GET /, and the answer as long as HTTP says")
+    talk.add_argument("--http", action="store_true", help="GET /, or what the URL says, and the answer as long as HTTP says")
     talk.add_argument(
         "--expect",
         metavar="END",
@@ -196,7 +210,7 @@ def text_bytes(text: str) -> bytes:
 
 def _scenario(args: argparse.Namespace) -> Scenario:
     """The options, over those of the scenario file, over the defaults. ValueError."""
-    from fasttcp.load.scenario import HTTP_GET, Scenario, Stage
+    from fasttcp.load.scenario import Scenario, Stage, http_get
 
     given: dict[str, Any] = {}
     if args.scenario:
@@ -206,14 +220,19 @@ def _scenario(args: argparse.Namespace) -> Scenario:
     names = (
         "hold", "churn", "rate", "arrivals", "duration", "life", "connecting", "grace", "expect_line", "requests", "think",
         "timeout", "close", "half_close", "ports", "profile", "max_connections", "seed", "threads", "server", "server_processes",
-        "body", "ipv6", "target",
+        "body", "ipv6",
     )  # fmt: skip
     given |= {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     for name in ("source", "stage", "set"):
         if getattr(args, name):
             given[name] = tuple(getattr(args, name))
-    if args.http:
-        given |= HTTP_GET
+    get: dict[str, str] = {}
+    if args.target is not None:
+        given["target"], get = args.target[:2], args.target.get
+    if given.pop("http", False):
+        given = {**http_get(given, **get), **given}  # a request or an expect of the file's own wins
+    if args.http or get:
+        given |= http_get(given, **get)
     if args.request is not None:
         given["request"] = text_bytes(args.request)
     if args.expect is not None:
@@ -232,7 +251,7 @@ def _scenario(args: argparse.Namespace) -> Scenario:
             Stage((1 - FILL_SHARE) * whole, hold=held, churn=given.pop("churn", 1_000.0)),
         )
         if not {"request", "expect"} & set(given) and given.get("target") is None and given.get("server", "http") == "http":
-            given |= HTTP_GET
+            given |= http_get(given)
     try:
         return Scenario(**given)
     except ValueError as refusal:

@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 __all__ = [
-    "CHOICES", "HTTP_GET", "Scenario", "Stage", "count", "draw", "is_safe", "per_second", "seconds", "source_network", "stage",
+    "CHOICES", "Scenario", "Stage", "count", "draw", "http_get", "is_safe", "per_second", "seconds", "source_network", "stage",
 ]  # fmt: skip
 
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -36,8 +36,6 @@ WORDS = {"on": True, "off": False, "none": None}  # of a parameter's value
 MOST_THREADS = 256  # as many queues as a TUN device has, linux drivers/net/tun.c MAX_TAP_QUEUES
 SERVERS = ("http", "http-close", "echo", "sink", "backlog")
 CHOICES = {"arrivals": ("constant", "poisson"), "expect": ENDS, "close": CLOSES, "server": SERVERS}
-# What --http, and http = true of a scenario file, stand for.
-HTTP_GET = {"request": b"GET / HTTP/1.1\r\nHost: fasttcp\r\n\r\n", "expect": "content-length"}
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kmg]?)", re.ASCII)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|min|m|h)?", re.ASCII)
@@ -88,6 +86,16 @@ def draw(value: Any) -> tuple[str, float, float]:
         raise ValueError(
             f"{value!r} is no distribution of times (5s, exponential:5s, pareto:5s:1.5, lognormal:5s:1, forever)"
         ) from None
+
+
+def http_get(given: Mapping[str, Any], host: str = "fasttcp", path: str = "/") -> dict[str, Any]:
+    """What --http, and http = true of a scenario file, stand for beside the fields that are given.
+
+    Who leaves the close to the peer says so with the only request, as HTTP/1.1 keeps connections open (RFC 9112 section 9.6).
+    """
+    ends = given.get("close") == "peer" and given.get("requests", 1) == 1
+    close = "Connection: close\r\n" if ends else ""
+    return {"request": f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{close}\r\n".encode(), "expect": "http"}
 
 
 @dataclass(frozen=True, slots=True)

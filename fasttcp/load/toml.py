@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fasttcp.load.loads import parse_ports
-from fasttcp.load.scenario import CHOICES, HTTP_GET, count, draw, per_second, seconds, source_network, stage
+from fasttcp.load.scenario import CHOICES, count, draw, per_second, seconds, source_network, stage
 from fasttcp.profiles import profile as find_profile
 
 if sys.version_info >= (3, 11):
@@ -99,7 +99,8 @@ _READ: dict[str, Callable[[Any], Any]] = {
 
 
 def read_scenario(file: str) -> dict[str, Any]:
-    """The fields that a file gives. OSError, and ValueError with the file and the field, for what cannot be read."""
+    """The fields that a file gives, and "http" if it has that. OSError, and ValueError with the file and the field, for what
+    cannot be read."""
     with open(file, "rb") as opened:
         try:
             given = tomllib.load(opened)
@@ -119,8 +120,6 @@ def read_scenario(file: str) -> dict[str, Any]:
             found[field] = _READ[field](value)
         except ValueError as error:
             raise ValueError(f"{file}: {name}: {error}") from None
-    if found.pop("http", False):
-        found = {**HTTP_GET, **found}  # as beside --http, a request or an expect of one's own wins
     if found.get("expect", "").isdecimal():
         found |= {"expect": "bytes", "expect_bytes": int(found["expect"])}
     return found

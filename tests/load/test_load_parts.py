@@ -13,7 +13,7 @@ from fasttcp.cli import load
 from fasttcp.load import _testing
 from fasttcp.load.histogram import Histogram
 from fasttcp.load.report import condition
-from fasttcp.load.scenario import HTTP_GET, Scenario, Stage, count, draw, is_safe, per_second, seconds, stage
+from fasttcp.load.scenario import Scenario, Stage, count, draw, is_safe, per_second, seconds, stage
 from fasttcp.load.toml import COMMAND_LINE, read_scenario
 
 MS = 1_000_000
@@ -337,11 +337,44 @@ def test_http_of_a_scenario_file_is_that_of_the_command_line(tmp_path):
     file.write_text("hold = 5\nhttp = true")
     by_file, by_option = (["load", "--scenario", str(file)], ["load", "--hold", "5", "--http"])
     assert load._scenario(parser.parse_args(by_file)) == load._scenario(parser.parse_args(by_option))
-    assert read_scenario(str(file)) == {"hold": 5, **HTTP_GET}
-    file.write_text('http = true\nrequest = "x"')
-    assert read_scenario(str(file)) == {**HTTP_GET, "request": b"x"}
-    file.write_text("http = false")
-    assert read_scenario(str(file)) == {}
+    file.write_text('hold = 5\nhttp = true\nrequest = "x"')
+    own = load._scenario(parser.parse_args(by_file))
+    assert (own.request, own.expect) == (b"x", "http")
+    assert load._scenario(parser.parse_args([*by_file, "--http"])).request.startswith(b"GET / ")
+    file.write_text("hold = 5\nhttp = false")
+    assert load._scenario(parser.parse_args(by_file)).request == b""
+
+
+@pytest.mark.parametrize(
+    ("words", "request_"),
+    [
+        (["--http"], b"GET / HTTP/1.1\r\nHost: fasttcp\r\n\r\n"),
+        (["127.0.0.1:8080", "--http"], b"GET / HTTP/1.1\r\nHost: fasttcp\r\n\r\n"),
+        (["127.0.0.1:8080"], b""),
+        (["http://127.0.0.1"], b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
+        (["http://127.0.0.1:8080/a?b=c/{n}"], b"GET /a?b=c/{n} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n"),
+        (["http://[::1]/", "--ipv6"], b"GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n"),
+        (["http://[::1]:81/x"], b"GET /x HTTP/1.1\r\nHost: [::1]:81\r\n\r\n"),
+        (["--http", "--close", "peer"], b"GET / HTTP/1.1\r\nHost: fasttcp\r\nConnection: close\r\n\r\n"),
+        (["--http", "--close", "peer", "--requests", "2"], b"GET / HTTP/1.1\r\nHost: fasttcp\r\n\r\n"),
+        (["http://127.0.0.1/a", "--request", "x", "--expect", "line"], b"x"),
+    ],
+)
+def test_what_a_url_and_http_ask_for(words, request_):
+    parser = argparse.ArgumentParser()
+    load.add_parser(parser.add_subparsers())
+    found = load._scenario(parser.parse_args(["load", "--hold", "5", *words]))
+    assert found.request == request_
+    assert found.expect == ("nothing" if not request_ else "line" if request_ == b"x" else "http")
+    if words[0].startswith("http://[::1]"):
+        assert found.target == ("::1", 81 if ":81" in words[0] else 80)
+
+
+@pytest.mark.parametrize("text", ["https://127.0.0.1/", "ftp://127.0.0.1", "127.0.0.1:80/a", "http://127.0.0.1/a b", "http://127.0.0.1/\u00e9",
+                                  "http://", "http://127.0.0.1:0/", "127.0.0.1", ":80:", "http://127.0.0.1:x/"])  # fmt: skip
+def test_what_is_no_target(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=re.escape(repr(text))):
+        load._target(text)
 
 
 # Checksums
