@@ -24,7 +24,7 @@ OPTIONS = "mss 1460 ws 7"
 REUSE = {"tcp_tw_reuse_delay": 500}  # ms; the default is a second
 NOTHING = re.compile(r"$^")
 RESET = re.compile(r"(?<=^R)A(?= \d)|(?<=^RA [1-9]) ack \d+")
-CROSSED = re.compile(r"(?<=mss) sack ts ws")  # differences.py, "crossed"
+CROSSED = re.compile(r"(?<=mss \d{4}) sack ts ws")  # differences.py, "crossed"
 BLOCKS = re.compile(r" blocks\b")
 UNBOUND = ("open_unbound", f"< SA 0 ack 1 {OPTIONS}", "shutdown", "< A 1 ack 2", "< FA 1 ack 2")
 
@@ -129,6 +129,14 @@ SCENES = {
                                       "< A 1 ack 1 win 3000", "send 2000", "< A 11 ack 1001 win 1000", roles="active"),
     "our window fills and opens": scene(
         "to ESTABLISHED", *(f"< A {1 + 1400 * n} ack 1 len 1400" for n in range(20)), "read", "< A 28001 ack 1 len 10"),
+    # ---- how much goes into a segment, which depends on the version of IP (RFC 9293 section 3.7.1)
+    **{
+        f"{peer}{', by a cookie' if cookies else ''}, {role}": scene(
+            *(("listen", f"< S 0{option}", "< A 1 ack 1", "accept") if role == "passive" else ("open", f"< SA 0 ack 1{option}")),
+            "send 4000", "< A 1 ack 4001", roles=role, tcp_syncookies=cookies)
+        for peer, option in (("a peer that says no MSS", ""), ("a peer with an MSS above ours", " mss 8960"))
+        for role, cookies in (("active", 0), ("passive", 0), ("passive", 2))
+    },
     # ---- SACK
     **{
         f"a peer with SACK, {name}": scene(

@@ -152,7 +152,7 @@ class Side:
 
 
 def options_of(raw: bytes) -> tuple[str, int | None]:
-    """The names of the options in a TCP header, sorted, and TSval."""
+    """The options in a TCP header by name, sorted, the MSS with its number; and TSval."""
     found, at, tsval = [], 0, None
     names = {2: "mss", 3: "ws", 4: "sack", 5: "blocks", 8: "ts"}
     while at < len(raw) and raw[at]:
@@ -160,7 +160,9 @@ def options_of(raw: bytes) -> tuple[str, int | None]:
             at += 1
             continue
         found.append(names.get(raw[at], str(raw[at])))
-        if raw[at] == 8:
+        if raw[at] == 2:
+            found[-1] += f" {int.from_bytes(raw[at + 2 : at + 4], 'big')}"
+        elif raw[at] == 8:
             (tsval,) = struct.unpack_from("!I", raw, at + 2)
         at += raw[at + 1]
     return " ".join(sorted(found)), tsval
@@ -416,7 +418,7 @@ class Ours(Side):
 
     def take(self, each: Segment) -> None:
         """A segment that the table sent on this connection."""
-        names = [("mss", each.mss), ("ws", each.wscale), ("ts", each.tsval)]
+        names = [(f"mss {each.mss}", each.mss), ("ws", each.wscale), ("ts", each.tsval)]
         options = sorted([name for name, value in names if value is not None] + (["sack"] if each.sack_permitted else []))
         self.heard(self.theirs, each.flags, each.seq, each.ack, each.payload, " ".join(options), each.tsval)
 
