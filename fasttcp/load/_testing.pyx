@@ -15,8 +15,9 @@ from fasttcp.load.wire cimport wire_offset
 from fasttcp.packets.bare cimport read_bare
 from fasttcp.packets.bytes cimport sum_ahead, sum_ahead_portable, sum_bytes
 from fasttcp.packets.encode cimport LARGEST_HEADERS, encode_headers
+from fasttcp.packets.icmp cimport ICMP_NOTHING, read_unreachable
 
-__all__ = ["AnswerReader", "Calendar", "Echo", "Ring", "checksums", "encode", "offset", "read"]
+__all__ = ["AnswerReader", "Calendar", "Echo", "Ring", "checksums", "encode", "offset", "read", "unreachable"]
 
 
 def encode(SegmentBatch batch, bytes data, bint partial=False):
@@ -43,6 +44,14 @@ def read(bytes packet, bint validate=True):
         return None
     batch.count = 1
     return batch, packet[payload - p:payload - p + batch.records[0].payload] if payload - p <= len(packet) else b""
+
+
+def unreachable(bytes packet):
+    """(what is out of reach, a batch with the segment that is quoted) of a bare IP packet; None when ICMP says no such thing."""
+    cdef SegmentBatch batch = SegmentBatch(1)
+    cdef int what = read_unreachable(packet, <uint32_t>len(packet), &batch.records[0])
+    batch.count = 1
+    return (what, batch) if what != ICMP_NOTHING else None
 
 
 def checksums(bytes data, uint32_t n):

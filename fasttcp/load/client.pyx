@@ -24,12 +24,13 @@ from fasttcp.load.answer cimport END_BYTES, END_CLOSE, END_HTTP, END_LINE, END_N
 from fasttcp.load.due cimport due_close, due_open
 from fasttcp.load.flows cimport (
     CLOSING, CUT_OFF, DONE, LOGNORMAL, N_OUTCOMES, OK, PARETO, REFUSED, RESET, TIMED_OUT, Client, Draw, Flow, Pair,
-    client_data, client_due, client_heard, client_opens, client_sweeps, client_tells, flow_ended,
+    client_data, client_due, client_heard, client_opens, client_sweeps, client_tells, client_unreachable, flow_ended,
 )
 from fasttcp.load.histogram cimport Histogram
 from fasttcp.load.system cimport sys_cpu_ns, sys_have_linux, sys_now_ns, sys_regex_free, sys_regex_new, sys_wait
 from fasttcp.load.uring cimport uring_close
 from fasttcp.load.wire cimport WIRE_BATCH, wire_close, wire_open, wire_read, wire_send
+from fasttcp.packets.icmp cimport ICMP_FORBIDDEN, ICMP_HOST, ICMP_NETWORK, ICMP_PORT
 
 from fasttcp.errors import StateError
 from fasttcp.spec import TRANSITIONS, Event
@@ -38,7 +39,7 @@ __all__ = ["OUTCOMES", "LoadClient"]
 
 #: What can become of a connection, in the order in which they are counted.
 OUTCOMES = (
-    "ok", "refused", "reset", "timed_out", "unexpected", "left", "cut_off", "port_pool_empty", "table_full",
+    "ok", "refused", "unreachable", "reset", "timed_out", "unexpected", "left", "cut_off", "port_pool_empty", "table_full",
 )
 _ENDS = {
     "nothing": END_NOTHING, "bytes": END_BYTES, "line": END_LINE, "close": END_CLOSE, "content-length": END_HTTP,
@@ -67,7 +68,7 @@ cdef void _timers(Client *c, ns_t now) noexcept nogil:
 
 cdef void _turn(Client *c, ns_t until) noexcept nogil:
     cdef ns_t now = sys_now_ns(), wake
-    cdef size_t n
+    cdef size_t n, i
     cdef uint64_t opened = c.opened
     c.now = now
     c.turns += 1
@@ -83,6 +84,8 @@ cdef void _turn(Client *c, ns_t until) noexcept nogil:
         c.in_batch = False
         client_heard(c, n, now)
         client_tells(c)
+    for i in range(c.wire.quotes):
+        client_unreachable(c, &c.wire.quoted[i], now)
     client_due(c, now)
     _timers(c, now)
     wire_send(&c.wire, c.e, client_data, c)
@@ -293,7 +296,9 @@ cdef class LoadClient:
             live=c.live, connecting=c.connecting, closing=c.closing,
             payload_in=c.bytes_in, packets_in=c.wire.packets_in, packets_out=c.wire.packets_out,
             bytes_in=c.wire.bytes_in, bytes_out=c.wire.bytes_out, reads=c.wire.reads, writes=c.wire.writes,
-            other_packets=c.wire.other, lost_out=c.wire.lost_out, acks_merged=c.wire.merged, retransmitted=c.e.counts.retransmitted,
+            other_packets=c.wire.other, icmp_network=c.wire.icmp[ICMP_NETWORK], icmp_host=c.wire.icmp[ICMP_HOST],
+            icmp_port=c.wire.icmp[ICMP_PORT], icmp_forbidden=c.wire.icmp[ICMP_FORBIDDEN], lost_out=c.wire.lost_out,
+            acks_merged=c.wire.merged, retransmitted=c.e.counts.retransmitted,
             http_2xx=c.statuses[2], http_3xx=c.statuses[3], http_4xx=c.statuses[4], http_5xx=c.statuses[5],
             io_uring=<int>c.wire.ring.there, turns=c.turns, ran_ns=c.ran_ns, cpu_ns=c.cpu_ns, asleep_ns=c.asleep_ns,
         )

@@ -21,14 +21,15 @@ cdef enum:                      # Flow.phase
 cdef enum:                      # what became of a connection; names in client.pyx
     OK = 0
     REFUSED = 1                 # RST for our SYN
-    RESET = 2                   # RST later
-    TIMED_OUT = 3               # TCP gave up, or the answer took longer than the limit
-    UNEXPECTED = 4              # another answer than expected, or its end too early
-    LEFT = 5                    # the peer closed a connection that was to be held
-    CUT_OFF = 6                 # the run ended first
-    POOL_EMPTY = 7              # not opened: no port of the pool is free
-    TABLE_FULL = 8              # not opened
-    N_OUTCOMES = 9
+    UNREACHABLE = 2             # ICMP for our SYN
+    RESET = 3                   # RST later
+    TIMED_OUT = 4               # TCP gave up, or the answer took longer than the limit
+    UNEXPECTED = 5              # another answer than expected, or its end too early
+    LEFT = 6                    # the peer closed a connection that was to be held
+    CUT_OFF = 7                 # the run ended first
+    POOL_EMPTY = 8              # not opened: no port of the pool is free
+    TABLE_FULL = 9              # not opened
+    N_OUTCOMES = 10
 
 cdef enum:                      # how a connection is closed
     CLOSE_FIN = 0
@@ -156,6 +157,7 @@ cdef struct Client:
 
 cdef void flow_ended(void *context, Endpoint *e, row_t row, int event, ns_t when_ns) noexcept nogil
 cdef void client_heard(Client *c, size_t n, ns_t now) noexcept nogil        # what n segments of the wire did
+cdef void client_unreachable(Client *c, const Segment *s, ns_t now) noexcept nogil  # ICMP says that s came to nothing
 cdef void client_opens(Client *c, ns_t now) noexcept nogil                  # what the plan asks for by now
 cdef void client_due(Client *c, ns_t now) noexcept nogil                    # what was put off until now
 cdef void client_sweeps(Client *c, ns_t now) noexcept nogil                 # the end of the run: everything is closed

@@ -332,6 +332,18 @@ cdef void client_heard(Client *c, size_t n, ns_t now) noexcept nogil:
             _finish(c, f, OK, now)
 
 
+cdef void client_unreachable(Client *c, const Segment *s, ns_t now) noexcept nogil:
+    """A SYN that does not arrive ends its connection, as in Linux (tcp_v4_err; RFC 5461 section 2.2). Later it says nothing that
+    time may not change (RFC 9293 section 3.9.2.2), and the timers go on."""
+    cdef Key key
+    cdef row_t row
+    key_endpoint(&key, s.src, s.sport, s.dst, s.dport, &c.e.engine.table.hash_key)
+    if not store_find(&c.e.engine.table, &key, &row) or c.flow[row].handle != store_handle(&c.e.engine.table, row):
+        return
+    if c.flow[row].phase == CONNECTING and s.seq == cold_of(c.e, row).iss:
+        _cut(c, &c.flow[row], row, UNREACHABLE, now)
+
+
 # ---- ends ------------------------------------------------------------------------------------------------------------
 
 cdef void flow_ended(void *context, Endpoint *e, row_t row, int event, ns_t when_ns) noexcept nogil:

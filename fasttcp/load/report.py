@@ -21,6 +21,7 @@ LATE = 0.01  # of all connections opened late, likewise
 MEANINGS = {
     "ok": "did all and closed as planned",
     "refused": "the SYN was answered by a RST",
+    "unreachable": "the SYN was answered by ICMP, which `also` names",
     "reset": "a RST later",
     "timed_out": "no answer, of TCP or within --timeout",
     "unexpected": "another answer than expected, or its end too early",
@@ -275,7 +276,9 @@ class Report:
             for name, text in (
                 ("syn_retransmitted", "with a SYN sent again"), ("late", "opened more than 1 ms late"),
                 ("time_wait_reused", "4-tuples taken over from TIME_WAIT"), ("retransmitted", "segments sent again"),
-                ("lost_out", "segments refused by the device"),
+                ("lost_out", "segments refused by the device"), ("icmp_network", "ICMP: no route to that network"),
+                ("icmp_host", "ICMP: no such host"), ("icmp_port", "ICMP: no such port, or a firewall"),
+                ("icmp_forbidden", "ICMP: forbidden by a firewall"),
             )
             if counts[name]
         ]  # fmt: skip

@@ -335,7 +335,8 @@ class _Run:
             latency[name] = self.last[name].since(last)
         if self.silent and counts["opened"]:
             self.silent = False
-            text = None if counts["packets_in"] else silence(self.scenario, self.world.target[0], self.world.route)
+            answered = counts["packets_in"] or counts["unreachable"]
+            text = None if answered else silence(self.scenario, self.world.target[0], self.world.route)
             if text is not None:
                 self.say(text)
         ports = [client.ports() for client in self.clients]

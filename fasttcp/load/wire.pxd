@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from fasttcp.core.layout cimport Segment, ns_t, seq_lt, seq_t
 from fasttcp.core.tcb cimport Endpoint, Outcome
 from fasttcp.load.uring cimport Uring, UringPacket
+from fasttcp.packets.icmp cimport N_ICMP
 
 cdef enum:
     WIRE_BATCH = 256            # segments of one batch at most
@@ -26,6 +27,8 @@ cdef struct Wire:
     Segment  *out               # (WIRE_BATCH,) to be written
     Outcome  *outcome           # (WIRE_BATCH,) what became of `segment`
     const uint8_t **payload     # (WIRE_BATCH,) data of `segment`, in the arena
+    Segment  *quoted            # (WIRE_BATCH,) ends and numbers of our segments that ICMP says were not delivered
+    size_t    quotes            # how many, at the last wire_read
     uint64_t  packets_in
     uint64_t  packets_out       # segments; several may go by one write
     uint64_t  bytes_in          # of IP datagrams
@@ -33,6 +36,7 @@ cdef struct Wire:
     uint64_t  reads             # system calls
     uint64_t  writes
     uint64_t  other             # packets that hold no TCP segment: ICMP, neighbour discovery, fragments
+    uint64_t  icmp[N_ICMP]      # of them those about our segments, by what is out of reach
     uint64_t  lost_out          # writes that the device refused, as if lost on the wire
     uint64_t  merged            # ACKs that a later segment carried
     uint16_t  carrier[1024]     # wire_merge: 1 + the last segment in w.out that could carry an ACK, by a hash of its ends

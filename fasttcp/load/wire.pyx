@@ -27,6 +27,7 @@ from fasttcp.load.system cimport sys_read, sys_write
 from fasttcp.load.uring cimport URING_MOST, UringPacket, uring_close, uring_open, uring_write
 from fasttcp.packets.bare cimport read_bare
 from fasttcp.packets.encode cimport LARGEST_HEADERS, encode_headers
+from fasttcp.packets.icmp cimport ICMP_NOTHING, read_unreachable
 
 __all__: list[str] = []
 
@@ -64,9 +65,10 @@ cdef int wire_open(Wire *w, int fd, bint plain) except -1:
     w.out = <Segment *>calloc(WIRE_BATCH, sizeof(Segment))
     w.outcome = <Outcome *>calloc(WIRE_BATCH, sizeof(Outcome))
     w.payload = <const uint8_t **>calloc(WIRE_BATCH, sizeof(uint8_t *))
+    w.quoted = <Segment *>calloc(WIRE_BATCH, sizeof(Segment))
     if (
         w.arena == NULL or w.frame == NULL or w.packet == NULL or w.many == NULL or w.segment == NULL or w.out == NULL
-        or w.outcome == NULL or w.payload == NULL
+        or w.outcome == NULL or w.payload == NULL or w.quoted == NULL
     ):
         wire_close(w)
         raise MemoryError("no memory for the batches of a wire")
@@ -83,6 +85,7 @@ cdef void wire_close(Wire *w) noexcept nogil:
     free(w.out)
     free(w.outcome)
     free(w.payload)
+    free(w.quoted)
     memset(w, 0, sizeof(Wire))
     w.fd = -1
 
@@ -90,11 +93,13 @@ cdef void wire_close(Wire *w) noexcept nogil:
 cdef size_t wire_read(Wire *w, size_t most, ns_t now_ns) noexcept nogil:
     cdef size_t n = 0, at = 0
     cdef int64_t got
+    cdef int what
     cdef const VnetHeader *head
     w.drained = False
+    w.quotes = 0
     if most > WIRE_BATCH:
         most = WIRE_BATCH
-    while n < most and at + LARGEST <= WIRE_ARENA:
+    while n < most and w.quotes < WIRE_BATCH and at + LARGEST <= WIRE_ARENA:
         got = sys_read(w.fd, w.arena + at, LARGEST)
         w.reads += 1
         if got < 0:
@@ -113,6 +118,9 @@ cdef size_t wire_read(Wire *w, size_t most, ns_t now_ns) noexcept nogil:
             head.flags & (NEEDS_CSUM | DATA_VALID) == 0, now_ns, &w.segment[n], &w.payload[n],
         ):
             w.other += 1
+            what = read_unreachable(w.arena + at + sizeof(VnetHeader), <uint32_t>(got - sizeof(VnetHeader)), &w.quoted[w.quotes])
+            w.icmp[what] += 1
+            w.quotes += what != ICMP_NOTHING
             continue
         w.packets_in += 1
         w.bytes_in += w.segment[n].ip_bytes

@@ -185,7 +185,10 @@ class Host:
         self.tun = self.namespace.tun("oracle")
         self.namespace.link_up("oracle", mtu=1500)
         self.namespace.add_address("oracle", f"{self.version.local}/{self.version.prefix}")
+        end = time.monotonic() + 5
         while not self._answers():
+            if time.monotonic() > end:
+                raise RuntimeError(f"the kernel does not answer for {self.version.local}")
             time.sleep(0.005)
         return self
 
