@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Interrupts", "add_parser", "network", "run", "text_bytes", "word"]
 
 # The load that is run when none is described: a fifth of the time opens, in the rest a thousand a second are replaced.
-DURATION, FILL_RATE, FILL_SHARE = 10.0, 5_000.0, 0.2
+FILL_RATE, FILL_SHARE = 5_000.0, 0.2
 
 
 def word(read: str) -> Callable[[str], Any]:
@@ -60,6 +61,8 @@ def _target(text: str) -> Target:
         raise argparse.ArgumentTypeError(f"{text!r}: {scheme} is not spoken here, only http, and TCP itself as ADDRESS:PORT")
     where, slash, path = rest.partition("/")
     host, colon, port = where.rpartition(":")
+    if host.startswith("[") != host.endswith("]") and not (scheme and port.endswith("]")):
+        raise argparse.ArgumentTypeError(f"{text!r}: an IPv6 address stands in brackets, [::1]:80")
     if scheme and (not colon or port.endswith("]")):
         host, port = where, "80"
     if (slash and not scheme) or not path.isascii() or any(sign.isspace() for sign in path):
@@ -100,7 +103,9 @@ def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
         description="Opens, holds, churns and closes real TCP connections from one process, through a TUN device. Without "
         "a TARGET it starts a small server in a network of its own and tests that, without root. With neither --hold, --rate nor "
         "--stage it opens 5,000 a second for a fifth of the time, and then replaces 1,000 a second.",
-        epilog="Exit status: 0; 99 when a --fail-if holds; 1 when the load cannot be run; 2 for wrong arguments.",
+        usage="%(prog)s [TARGET] [options]; --help tells them",
+        epilog="Exit status: 0, after Ctrl-C too; 99 when a --fail-if holds or was not measured; 1 when the load cannot be run; 2 "
+        "for wrong arguments.",
         allow_abbrev=False,
     )
     count, rate, time, draw = word("count"), word("per_second"), word("seconds"), word("draw")
@@ -205,12 +210,19 @@ def text_bytes(text: str) -> bytes:
     if text.startswith("@"):
         with open(text[1:], "rb") as file:
             return file.read()
-    return text.encode().decode("unicode_escape").encode("latin-1")
+    escapes = {"r": b"\r", "n": b"\n", "t": b"\t", "\\": b"\\"}
+    first, *rest = re.split(r"\\(.?)", text, flags=re.DOTALL)
+    read = first.encode()
+    for escape, plain in zip(rest[::2], rest[1::2], strict=True):
+        if escape not in escapes:
+            raise ValueError(f"{text!r} has \\{escape}, which is none of \\r, \\n, \\t and \\\\")
+        read += escapes[escape] + plain.encode()
+    return read
 
 
 def _scenario(args: argparse.Namespace) -> Scenario:
     """The options, over those of the scenario file, over the defaults. ValueError."""
-    from fasttcp.load.scenario import Scenario, Stage, http_get
+    from fasttcp.load.scenario import DURATION, Scenario, Stage, http_get
 
     given: dict[str, Any] = {}
     if args.scenario:
@@ -229,12 +241,18 @@ def _scenario(args: argparse.Namespace) -> Scenario:
     get: dict[str, str] = {}
     if args.target is not None:
         given["target"], get = args.target[:2], args.target.get
+        for name in ("server", "server_processes", "body", "ipv6"):
+            if getattr(args, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')} is of the server of its own: there is none beside a TARGET")
     if given.pop("http", False):
         given = {**http_get(given, **get), **given}  # a request or an expect of the file's own wins
     if args.http or get:
         given |= http_get(given, **get)
     if args.request is not None:
-        given["request"] = text_bytes(args.request)
+        try:
+            given["request"] = text_bytes(args.request)
+        except ValueError as refusal:
+            raise ValueError(f"--request: {refusal}") from None
     if args.expect is not None:
         if args.expect.isdigit():
             given |= {"expect": "bytes", "expect_bytes": int(args.expect)}
@@ -244,7 +262,7 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         given["may_test_this_target"] = True
     if not ({"hold", "rate", "stage"} & set(given)):
         # Filled at a rate that no queue stands in the way of: the latencies are then the server's, not those of a burst.
-        whole = given.get("duration", DURATION)
+        whole = given.pop("duration", DURATION)
         held = max(1, round(FILL_RATE * FILL_SHARE * whole))
         given["stage"] = (
             Stage(FILL_SHARE * whole, rate=FILL_RATE),
@@ -259,12 +277,12 @@ def _scenario(args: argparse.Namespace) -> Scenario:
 
 
 class Interrupts:
-    """Counts Ctrl-C, and SIGTERM if asked to; the run asks between two slices of time."""
+    """Counts Ctrl-C, and SIGTERM and SIGHUP, which mean the same; the run asks between two slices of time."""
 
-    def __init__(self, says: str = "", *, term: bool = False) -> None:
+    def __init__(self, says: str = "") -> None:
         self.count = 0
         self._says = says
-        self._signals = (signal.SIGINT, signal.SIGTERM) if term else (signal.SIGINT,)
+        self._signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
     def __call__(self) -> int:
         return self.count
@@ -291,16 +309,20 @@ def _line(progress: Progress) -> None:
         if p50 is not None
     ]
     progress_line(
-        f"{progress.phase} {progress.seconds:.0f}/{progress.whole:.0f} s", f"{sample.rates['established']:,.0f} conn/s",
+        f"{progress.phase} {min(progress.seconds, progress.whole):.0f}/{progress.whole:.0f} s",
+        f"{sample.rates['established']:,.0f} conn/s",
         *(f"{name} {n:,}" for name, n in sample.states.items()), *latency, f"cpu {sample.busy:.0%}",
     )  # fmt: skip
 
 
 def _unwritable(args: argparse.Namespace) -> str:
     """Why a file that the report is to go to cannot be written: better said before a load of hours than after it."""
-    for name in (args.csv, args.html, args.json):
-        if name is None or name == "-":
-            continue
+    names = [name for name in (args.csv, args.html, args.json) if name is not None and (name != "-" or name is not args.json)]
+    if len(set(map(os.path.abspath, names))) < len(names):
+        return f"{', '.join(names)}: two reports cannot go to one file"
+    if "-" in names:
+        return "only --json goes to standard output: give --csv and --html a file"
+    for name in names:
         folder = os.path.dirname(os.path.abspath(name))
         if os.path.isdir(name):
             return f"{name} is a folder"
@@ -311,12 +333,19 @@ def _unwritable(args: argparse.Namespace) -> str:
     return ""
 
 
-def _write(args: argparse.Namespace, report: Report) -> None:
+def _deliver(args: argparse.Namespace, report: Report) -> list[OSError]:
+    """The report to wherever it is to go; what failed, since one of them must not keep the others from it."""
+
     def html() -> str:
         from fasttcp.load.page import page
 
         return page(report)
 
+    failures = []
+    try:
+        print(report.json() if args.json == "-" else report.text(), flush=True)
+    except OSError as failure:
+        failures.append(failure)
     texts: list[tuple[str | None, Callable[[], str]]] = [
         (args.csv, report.csv),
         (args.html, html),
@@ -330,7 +359,8 @@ def _write(args: argparse.Namespace, report: Report) -> None:
                 file.write(text())
         except OSError as failure:
             failure.filename = name  # a full disk is told without it
-            raise
+            failures.append(failure)
+    return failures
 
 
 def run(args: argparse.Namespace) -> int:
@@ -353,17 +383,17 @@ def run(args: argparse.Namespace) -> int:
             report = run_load(scenario, progress=_line if tty else None, interrupts=interrupts, warn=say)
         if tty:
             clear_progress()
-        print(report.json() if args.json == "-" else report.text(), flush=True)
-        _write(args, report)
-        failed = [each.text for each in args.fail_if if each.holds(report)]
-    except BrokenPipeError:
-        raise
     except ValueError as refusal:
         say(str(refusal))
         return 2
     except (OSError, MemoryError, RuntimeError) as failure:
         say(said(failure))
         return 1
+    failures = _deliver(args, report)
+    failed = [told for each in args.fail_if if (told := each.fails(report))]
     for text in failed:
         say(f"failed: {text}")
-    return 99 if failed else 0
+    untold = [each for each in failures if not isinstance(each, BrokenPipeError)]  # whose reader has enough, has what he wants
+    for each in untold:
+        say(f"{'' if each.filename else 'output: '}{said(each)}")
+    return 99 if failed else 1 if untold else 0

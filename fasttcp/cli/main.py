@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # --help ends with SystemExit
     except BrokenPipeError:  # whoever read our output has enough of it
         _forget_output()
-        return 0
+        return status
     except OSError as failure:
         _forget_output()
         if status == 0:  # else the verb has told of it

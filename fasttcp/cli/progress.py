@@ -20,9 +20,8 @@ def progress_line(*parts: str) -> None:
     line = ""
     for part in parts:
         longer = f"{line}  {part}" if line else part[:room]
-        if len(longer) > room:
-            break
-        line = longer
+        if len(longer) <= room:
+            line = longer
     print(CLEAR + line, end="", file=sys.stderr, flush=True)
 
 

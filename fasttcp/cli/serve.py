@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 SLICE_NS = 50_000_000
+MOST = 1 << 28  # connections, and bytes a second
 
 
 def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
@@ -25,6 +27,7 @@ def add_parser(subparsers) -> None:  # type: ignore[no-untyped-def]
         help="answer real connections, behind a TUN device",
         description="Serves every address of a network, which is routed to a TUN device, on one port. With --run it does so in "
         "a network of its own, without root, for as long as a command there runs.",
+        usage="%(prog)s [options]; --help tells them",
         epilog="Exit status: 0; 1 when it cannot serve; with --run the command's.",
         allow_abbrev=False,
     )
@@ -86,7 +89,10 @@ def _serve(args: argparse.Namespace, server: LoadServer, interrupts: Interrupts)
             command.terminate()
     if command is None:
         return 0
+    over = time.monotonic() >= end
     status = command.wait()
+    if over and status == -signal.SIGTERM:
+        return 0  # as planned
     return status if status >= 0 else 128 - status  # ended by a signal: as a shell has it
 
 
@@ -98,6 +104,9 @@ def run(args: argparse.Namespace) -> int:
     from fasttcp.errors import FastTCPError
     from fasttcp.load.device import Tun
     from fasttcp.load.namespace import enter_private_network, forward
+    from fasttcp.load.netlink import local_addresses
+    from fasttcp.load.run import refuse_taken
+    from fasttcp.load.scenario import source_network
     from fasttcp.load.server import http_answer
     from fasttcp.load.serving import LoadServer
     from fasttcp.profiles import profile
@@ -110,8 +119,16 @@ def run(args: argparse.Namespace) -> int:
         _say(f"--answer: {said(refusal)}")
         return 2
     try:
+        for name in ("read_rate", "max_connections", "backlog"):
+            if not 1 <= getattr(args, name) <= MOST:
+                raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}: it must be from 1 to {MOST}")
+        if args.listen and args.ipv6 and ":" not in args.listen:
+            raise ValueError(f"--listen {args.listen} is no IPv6, which --ipv6 asks for")
+        source_network(networks)
+        if args.command is None:
+            refuse_taken("--listen", [networks], local_addresses(), "an address of this machine")
         rules = profile(args.profile)
-        limit = max(args.backlog, 1)
+        limit = args.backlog
         rules = rules.replace(somaxconn=limit, tcp_max_syn_backlog=limit)
         table = ConnectionTable(
             min(4096, args.max_connections),
@@ -123,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
             enter_private_network()
             forward()
             addresses = ("2001:2::1/128",) if ":" in networks else ("198.18.0.1/32",)
-        with Tun(addresses=addresses, networks=(networks,)) as tun, Interrupts(term=True) as interrupts:
+        with Tun(addresses=addresses, networks=(networks,)) as tun, Interrupts() as interrupts:
             server = LoadServer(table, tun.fd, mode=args.mode, answer=answer, close=args.close, rate=args.read_rate)
             server.run(0)
             table.listen("::" if ":" in networks else "0.0.0.0", args.port, _now(), backlog=limit)
@@ -131,9 +148,9 @@ def run(args: argparse.Namespace) -> int:
                 _say(f"{networks} port {args.port} by {tun.name}")
             status = _serve(args, server, interrupts)
             states = {state.name: n for state, n in table.counts().items() if n and state.name != "LISTEN"}
+            told = {**server.counts(), "states": states}
             server.reset_all()
             table.check_invariants()
-        told = {**server.counts(), "states": states}
         if args.json:
             print(json.dumps(told))
         else:

@@ -4,8 +4,9 @@ from typing import Final
 from fasttcp.core.table import ConnectionTable
 from fasttcp.load.histogram import Histogram
 
-__all__ = ["OUTCOMES", "LoadClient"]
+__all__ = ["COUNTS", "OUTCOMES", "LoadClient"]
 
+COUNTS: Final[tuple[str, ...]]
 OUTCOMES: Final[tuple[str, ...]]
 
 class LoadClient:
@@ -51,6 +52,7 @@ class LoadClient:
         hold: int = 0,
         churn: float = 0.0,
         opening: bool = True,
+        fewer: bool = False,
         delay_ns: int = 0,
     ) -> None: ...
     def release(self) -> None: ...

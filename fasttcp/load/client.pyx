@@ -24,18 +24,18 @@ from fasttcp.load.answer cimport END_BYTES, END_CLOSE, END_HTTP, END_LINE, END_N
 from fasttcp.load.due cimport due_close, due_open
 from fasttcp.load.flows cimport (
     CLOSING, CUT_OFF, DONE, LOGNORMAL, N_OUTCOMES, OK, PARETO, REFUSED, RESET, TIMED_OUT, Client, Draw, Flow, Pair,
-    client_data, client_due, client_heard, client_opens, client_sweeps, client_tells, client_unreachable, flow_ended,
+    client_data, client_due, client_heard, client_icmp, client_opens, client_sweeps, client_tells, flow_ended,
 )
 from fasttcp.load.histogram cimport Histogram
 from fasttcp.load.system cimport sys_cpu_ns, sys_have_linux, sys_now_ns, sys_regex_free, sys_regex_new, sys_wait
 from fasttcp.load.uring cimport uring_close
 from fasttcp.load.wire cimport WIRE_BATCH, wire_close, wire_open, wire_read, wire_send
-from fasttcp.packets.icmp cimport ICMP_FORBIDDEN, ICMP_HOST, ICMP_NETWORK, ICMP_PORT
+from fasttcp.packets.icmp cimport ICMP_FORBIDDEN, ICMP_HOST, ICMP_NETWORK, ICMP_PORT, ICMP_TOO_LARGE
 
 from fasttcp.errors import StateError
 from fasttcp.spec import TRANSITIONS, Event
 
-__all__ = ["OUTCOMES", "LoadClient"]
+__all__ = ["COUNTS", "OUTCOMES", "LoadClient"]
 
 #: What can become of a connection, in the order in which they are counted.
 OUTCOMES = (
@@ -85,7 +85,7 @@ cdef void _turn(Client *c, ns_t until) noexcept nogil:
         client_heard(c, n, now)
         client_tells(c)
     for i in range(c.wire.quotes):
-        client_unreachable(c, &c.wire.quoted[i], now)
+        client_icmp(c, &c.wire.quoted[i], now)
     client_due(c, now)
     _timers(c, now)
     wire_send(&c.wire, c.e, client_data, c)
@@ -95,7 +95,7 @@ cdef void _turn(Client *c, ns_t until) noexcept nogil:
     if c.plan.opening and not c.ending:
         if c.plan.rate > 0:
             wake = min(wake, c.next_open_ns)
-        if c.plan.hold > 0 and c.plan.churn > 0 and c.filled:
+        if c.plan.hold > 0 and c.plan.churn > 0 and c.filled and c.ring_head != c.ring_tail:
             wake = min(wake, c.next_churn_ns)
     now = sys_now_ns()
     if wake > now:
@@ -191,7 +191,7 @@ cdef class LoadClient:
         if line is not None:
             c.expect.line = sys_regex_new(line.encode())
             if c.expect.line == NULL:
-                raise ValueError(f"line: {line!r} is no POSIX extended regular expression")
+                raise ValueError(f"expect_line: {line!r} is no POSIX extended regular expression")
         c.random[0] = (<uint64_t>(index(seed) & 0xFFFFFFFFFFFFFFFF) ^ <uint64_t>0x9E3779B97F4A7C15) | 1
         c.random[1] = 0xD1B54A32D192ED03
         _set_request(self, request)
@@ -226,9 +226,10 @@ cdef class LoadClient:
         harmless. Not while `run` is under way."""
         uring_close(&self.c.wire.ring)
 
-    def plan(self, *, rate=0.0, poisson=False, hold=0, churn=0.0, opening=True, delay_ns=0):
+    def plan(self, *, rate=0.0, poisson=False, hold=0, churn=0.0, opening=True, fewer=False, delay_ns=0):
         """What to do from now on: `rate` connections a second (open model), and `hold` of them open of which `churn`
-        a second are replaced, the oldest first (closed model). A rate that begins begins after `delay_ns`."""
+        a second are replaced, the oldest first (closed model). fewer: what is open beyond `hold` is closed, the oldest first.
+        A rate that begins begins after `delay_ns`."""
         cdef ns_t now = sys_now_ns()
         cdef ns_t delay = whole("delay_ns", delay_ns, 0, 1 << 60)
         if not (0 <= rate <= 1e9 and 0 <= churn <= 1e9):
@@ -244,6 +245,7 @@ cdef class LoadClient:
         self.c.plan.hold = whole("hold", hold, 0, 1 << 40)
         self.c.plan.churn = churn
         self.c.plan.opening = bool(opening)
+        self.c.plan.fewer = bool(fewer)
 
     def run(self, for_ns):
         """Work for so long, ns, without the GIL. OSError when the device fails, MemoryError."""
@@ -297,8 +299,9 @@ cdef class LoadClient:
             payload_in=c.bytes_in, packets_in=c.wire.packets_in, packets_out=c.wire.packets_out,
             bytes_in=c.wire.bytes_in, bytes_out=c.wire.bytes_out, reads=c.wire.reads, writes=c.wire.writes,
             other_packets=c.wire.other, icmp_network=c.wire.icmp[ICMP_NETWORK], icmp_host=c.wire.icmp[ICMP_HOST],
-            icmp_port=c.wire.icmp[ICMP_PORT], icmp_forbidden=c.wire.icmp[ICMP_FORBIDDEN], lost_out=c.wire.lost_out,
-            acks_merged=c.wire.merged, retransmitted=c.e.counts.retransmitted,
+            icmp_port=c.wire.icmp[ICMP_PORT], icmp_forbidden=c.wire.icmp[ICMP_FORBIDDEN],
+            icmp_too_large=c.wire.icmp[ICMP_TOO_LARGE], lost_out=c.wire.lost_out,
+            acks_merged=c.wire.merged, retransmitted=c.e.counts.retransmitted if c.e != NULL else 0,
             http_2xx=c.statuses[2], http_3xx=c.statuses[3], http_4xx=c.statuses[4], http_5xx=c.statuses[5],
             io_uring=<int>c.wire.ring.there, turns=c.turns, ran_ns=c.ran_ns, cpu_ns=c.cpu_ns, asleep_ns=c.asleep_ns,
         )
@@ -333,6 +336,10 @@ cdef class LoadClient:
         used, _ = self.ports()
         if used != len(self.table):
             raise AssertionError(f"{used} ports are counted as in use, {len(self.table)} rows are")
+
+
+#: The names of all counters, in the order of counts().
+COUNTS = tuple(LoadClient.__new__(LoadClient).counts())
 
 
 cdef int _outcome(transition) except -1:

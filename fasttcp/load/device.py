@@ -93,18 +93,23 @@ class Tun:
             for address in addresses:
                 add_address(self.name, address)
             for network in networks:
-                add_route(self.name, network)
+                self._route(network)
         except OSError as error:
             self.close()
             if error.errno in (errno.EPERM, errno.EACCES):
-                raise OSError(
-                    error.errno, "a TUN device needs CAP_NET_ADMIN here: run as root, or without a target"
-                ) from None
+                own = "a network of its own (load without a target, serve --run)"
+                raise OSError(error.errno, f"a TUN device needs CAP_NET_ADMIN here: run as root, or in {own}") from None
             raise
 
     @property
     def fd(self) -> int:
         return self.fds[0] if self.fds else -1
+
+    def _route(self, network: str) -> None:
+        try:
+            add_route(self.name, network)
+        except FileExistsError as error:
+            raise OSError(error.errno, f"{network} is routed elsewhere already: `ip route show {network}` tells where") from None
 
     def _sysctl(self, family: str, key: str, value: str) -> None:
         try:

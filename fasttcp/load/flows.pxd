@@ -85,6 +85,7 @@ cdef struct Plan:               # what to do from now on; changed between two ru
     uint64_t hold               # connections that should be open
     double   churn              # of them to be replaced each second
     bint     opening            # False: no new ones
+    bint     fewer              # what is open beyond `hold` is closed, the oldest first
 
 
 cdef struct Client:
@@ -119,6 +120,8 @@ cdef struct Client:
     ns_t      next_open_ns
     ns_t      next_churn_ns
     ns_t      pool_empty_until
+    ns_t      turned_away_until  # one was refused, or is out of reach: nothing is opened to hold N before
+    uint16_t  path_mss          # what ICMP has left of a segment's data; 0: all
     bint      filled            # plan.hold was reached once; churn begins then
     bint      ending            # everything is being closed
     bint      cutting           # everything is being reset
@@ -157,7 +160,7 @@ cdef struct Client:
 
 cdef void flow_ended(void *context, Endpoint *e, row_t row, int event, ns_t when_ns) noexcept nogil
 cdef void client_heard(Client *c, size_t n, ns_t now) noexcept nogil        # what n segments of the wire did
-cdef void client_unreachable(Client *c, const Segment *s, ns_t now) noexcept nogil  # ICMP says that s came to nothing
+cdef void client_icmp(Client *c, const Segment *s, ns_t now) noexcept nogil          # what is said of a segment of ours
 cdef void client_opens(Client *c, ns_t now) noexcept nogil                  # what the plan asks for by now
 cdef void client_due(Client *c, ns_t now) noexcept nogil                    # what was put off until now
 cdef void client_sweeps(Client *c, ns_t now) noexcept nogil                 # the end of the run: everything is closed

@@ -24,8 +24,8 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from fasttcp.core.calls cimport CALL_NO_PORT, CALL_OK, endpoint_abort, endpoint_close, endpoint_open, endpoint_send
-from fasttcp.core.hash cimport Key, key_endpoint
-from fasttcp.core.layout cimport Segment, ns_t, row_t
+from fasttcp.core.hash cimport Key, is_mapped, key_endpoint
+from fasttcp.core.layout cimport Segment, ns_t, row_t, seq_le, seq_lt
 from fasttcp.core.names cimport E_RCV_FIN, E_REPLACED, S_CLOSE_WAIT, S_TIME_WAIT
 from fasttcp.core.store cimport store_find, store_handle, store_row_of
 from fasttcp.core.tcb cimport Endpoint, Outcome, cold_of
@@ -36,6 +36,7 @@ from fasttcp.load.answer cimport (
 from fasttcp.load.due cimport due_add, due_pop
 from fasttcp.load.histogram cimport hist_add
 from fasttcp.load.wire cimport wire_offset
+from fasttcp.packets.icmp cimport ICMP_TOO_LARGE
 
 __all__: list[str] = []
 
@@ -44,6 +45,10 @@ cdef enum:
     SWEEP = 8192                # rows looked at in one turn at the end
     LATE_NS = 1000000
     POOL_PAUSE_NS = 1000000     # an empty pool is not asked again before
+    LEAST_PATH = 552            # bytes; less is not believed (sysctl net.ipv4.route.min_pmtu)
+    LEAST_PATH_6 = 1280         # RFC 8200 section 5
+    TIMESTAMPS = 12             # bytes that this option may take of a segment (RFC 7323)
+    TURNED_AWAY_NS = 100000000  # who is turned away does not try again as fast as it can
 
 
 # ---- chance ----------------------------------------------------------------------------------------------------------
@@ -153,7 +158,10 @@ cdef void _finish(Client *c, Flow *f, int outcome, ns_t when) noexcept nogil:
     else:
         c.live -= 1
         c.connecting -= f.phase == CONNECTING
-    c.outcome[f.verdict - 1 if f.verdict != 0 else outcome] += 1
+    outcome = f.verdict - 1 if f.verdict != 0 else outcome
+    c.outcome[outcome] += 1
+    if outcome == REFUSED or outcome == UNREACHABLE:
+        c.turned_away_until = c.now + TURNED_AWAY_NS
     answer_drop(&f.answer)
     f.phase = DONE
     f.due_ns = 0
@@ -275,6 +283,7 @@ cdef void _established(Client *c, Flow *f, row_t row, const Segment *s, ns_t now
     if not store_row_of(&c.e.engine.table, f.handle, &row):
         return                          # the same batch has ended it; client_tells will say so
     c.syn_again += cold_of(c.e, row).retransmitted != 0
+    _shrink(c, row)
     _ask(c, f, row, now)
 
 
@@ -332,16 +341,34 @@ cdef void client_heard(Client *c, size_t n, ns_t now) noexcept nogil:
             _finish(c, f, OK, now)
 
 
-cdef void client_unreachable(Client *c, const Segment *s, ns_t now) noexcept nogil:
+cdef void _shrink(Client *c, row_t row) noexcept nogil:
+    cdef uint16_t *mss = &c.e.engine.table.rows[row].seat.tcb.mss
+    if c.path_mss != 0 and mss[0] > c.path_mss:
+        mss[0] = c.path_mss
+
+
+cdef void client_icmp(Client *c, const Segment *s, ns_t now) noexcept nogil:
     """A SYN that does not arrive ends its connection, as in Linux (tcp_v4_err; RFC 5461 section 2.2). Later it says nothing that
-    time may not change (RFC 9293 section 3.9.2.2), and the timers go on."""
+    time may not change (RFC 9293 section 3.9.2.2), and the timers go on; but a packet that was too large goes out again in smaller
+    ones at the next time-out, and so do those of later connections (RFC 1191 section 6.4)."""
     cdef Key key
     cdef row_t row
+    cdef uint32_t size
     key_endpoint(&key, s.src, s.sport, s.dst, s.dport, &c.e.engine.table.hash_key)
     if not store_find(&c.e.engine.table, &key, &row) or c.flow[row].handle != store_handle(&c.e.engine.table, row):
         return
-    if c.flow[row].phase == CONNECTING and s.seq == cold_of(c.e, row).iss:
-        _cut(c, &c.flow[row], row, UNREACHABLE, now)
+    if s.info != ICMP_TOO_LARGE:
+        if c.flow[row].phase == CONNECTING and s.seq == cold_of(c.e, row).iss:
+            _cut(c, &c.flow[row], row, UNREACHABLE, now)
+        return
+    if seq_le(c.e.engine.table.rows[row].seat.tcb.snd_una, s.seq) and seq_lt(s.seq, c.e.engine.table.rows[row].seat.tcb.snd_nxt):
+        if is_mapped(s.src):
+            size = max(s.ip_bytes, LEAST_PATH) - 40 - TIMESTAMPS
+        else:
+            size = max(s.ip_bytes, LEAST_PATH_6) - 60 - TIMESTAMPS
+        if size < 0xFFFF and (c.path_mss == 0 or size < c.path_mss):
+            c.path_mss = <uint16_t>size
+        _shrink(c, row)
 
 
 # ---- ends ------------------------------------------------------------------------------------------------------------
@@ -430,7 +457,8 @@ cdef int _open(Client *c, ns_t scheduled, ns_t now) noexcept nogil:
     return POOL_EMPTY
 
 
-cdef bint _replace_oldest(Client *c, ns_t due, ns_t now) noexcept nogil:
+cdef bint _close_oldest(Client *c, ns_t due, ns_t now) noexcept nogil:
+    """Of those that are held; False: none is."""
     cdef uint64_t handle
     cdef row_t row
     while c.ring_head != c.ring_tail:
@@ -453,19 +481,21 @@ cdef void client_opens(Client *c, ns_t now) noexcept nogil:
             c.outcome[answer] += 1
         c.next_open_ns += <ns_t>((-log(_uniform(c)) if c.plan.poisson else 1.0) * 1e9 / c.plan.rate)
         n += 1
+    while c.plan.fewer and c.live > c.plan.hold and n < OPENS and _close_oldest(c, now, now):
+        n += 1
     if c.plan.hold == 0:
         return
     if c.live >= c.plan.hold and not c.filled:
         c.filled = True
         c.next_churn_ns = now
-    while c.filled and c.plan.churn > 0 and c.next_churn_ns <= now and n < OPENS:
-        if _replace_oldest(c, c.next_churn_ns, now):
-            answer = _open(c, c.next_churn_ns, now)
-            if answer != OK:
-                c.outcome[answer] += 1
+    # What is due and finds nothing that could be replaced stays due: else a server that stands still would not be seen.
+    while c.filled and c.plan.churn > 0 and c.next_churn_ns <= now and n < OPENS and _close_oldest(c, c.next_churn_ns, now):
+        answer = _open(c, c.next_churn_ns, now)
+        if answer != OK:
+            c.outcome[answer] += 1
         c.next_churn_ns += <ns_t>(1e9 / c.plan.churn)
         n += 1
-    while c.live < c.plan.hold and c.connecting < c.connecting_limit and n < OPENS:
+    while c.live < c.plan.hold and now >= c.turned_away_until and c.connecting < c.connecting_limit and n < OPENS:
         n += 1
         if _open(c, now, now) != OK:
             break                           # it is tried again: nothing was lost

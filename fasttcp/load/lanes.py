@@ -46,12 +46,13 @@ class Lane:
 
 
 def source_addresses(networks: Sequence[str], most: int = MOST_SOURCES) -> list[Address]:
-    """Addresses to connect from, each once; the network and broadcast address are left out. ValueError for a mixture."""
+    """Addresses to connect from, each once. The network and broadcast address are left out, and the anycast address of an IPv6
+    network's routers (RFC 4291 section 2.6.1), to which no kernel sends ICMP. ValueError for a mixture."""
     found: dict[Address, None] = {}
     for text in networks:
         network = ip_network(text, strict=False)
-        few = network.num_addresses <= 2 or network.version == 6
-        for at in range(0 if few else 1, network.num_addresses if few else network.num_addresses - 1):
+        few = network.num_addresses <= 2
+        for at in range(0 if few else 1, network.num_addresses - (network.version == 4 and not few)):
             if len(found) >= most:
                 break
             found[network.network_address + at] = None

@@ -33,10 +33,11 @@ class Preflight:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """The sockets of this machine that listen at a target: their accept queues together, and who accepts."""
+    """The sockets of this machine that listen at a target: their accept queues together, how many are in them, and who accepts."""
 
     sockets: int
     backlog: int
+    waiting: int
     pids: tuple[int, ...]  # without a parent that only holds them for its children; empty when they cannot be seen
 
 
@@ -72,6 +73,11 @@ def silence(scenario: Scenario, target: str, route: Route | None) -> str | None:
     if route is None:
         return None
     if route.local:
+        with contextlib.suppress(OSError):
+            listener = find_listener(*(scenario.target or (target, 0)))
+            if listener is not None and listener.waiting > listener.backlog:
+                queue = f"its accept queue is full (`ss -ltn`: Recv-Q {listener.waiting}, Send-Q {listener.backlog})"
+                return f"nothing has come back from {target}: {queue}; the server does not accept"
         return f"nothing has come back from {target}: a firewall of this machine (`nft list ruleset`) drops what it is sent"
     back = "; ".join(f"ip route add {network} via {route.source or 'THIS_MACHINE'}" for network in scenario.source)
     text = f"nothing has come back from {target}: the answers need a route to here, on the target or on its router: `{back}`"
@@ -158,7 +164,8 @@ def find_listener(address: str, port: int) -> Listener | None:
     found = [one for one in host_sockets(1 << LISTEN) if one.lport == port and one.local in takes]
     if not found:
         return None
-    return Listener(len(found), sum(one.backlog for one in found), _holders({one.inode for one in found}))
+    backlog, waiting = sum(one.backlog for one in found), sum(one.waiting for one in found)
+    return Listener(len(found), backlog, waiting, _holders({one.inode for one in found}))
 
 
 def _holders(inodes: set[int]) -> tuple[int, ...]:

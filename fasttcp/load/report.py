@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import json
 import operator
@@ -10,16 +11,18 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fasttcp.load.client import OUTCOMES
+from fasttcp.load.client import COUNTS, OUTCOMES
 from fasttcp.load.histogram import Histogram
+from fasttcp.spec import State
 
 __all__ = ["Condition", "Report", "Sample", "condition"]
 
 SHARES = (50.0, 90.0, 99.0, 99.9, 99.99)
+PHASES = ("connect", "first byte", "close")
 BUSY = 0.9  # of a CPU: from here on the generator itself is what limits
-LATE = 0.01  # of all connections opened late, likewise
+LATE, LATE_LEAST = 0.01, 10  # of all connections opened late, and so many of them: likewise
 MEANINGS = {
-    "ok": "did all and closed as planned",
+    "ok": "all that was asked was answered, and closed as planned",
     "refused": "the SYN was answered by a RST",
     "unreachable": "the SYN was answered by ICMP, which `also` names",
     "reset": "a RST later",
@@ -50,6 +53,14 @@ class Sample:
     kernel_established: int | None  # open at the kernel's end; only in a network of its own
 
 
+#: What a condition can name: times in us, shares of all connections, and numbers.
+TIMES = tuple(
+    f"{phase.replace(' ', '_')}_{what}" for phase in PHASES for what in (*(f"p{share:g}" for share in SHARES), "max", "mean")
+)
+VALUE_SHARES = tuple(f"{name}_share" for name in OUTCOMES)
+NUMBERS = (*COUNTS, "errors", "opened_a_second", "answered_a_second", "held")
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """`connect_p99 > 5ms`: what makes a run fail."""
@@ -59,12 +70,11 @@ class Condition:
     sign: str
     value: float  # us for times, a number for the rest
 
-    def holds(self, report: Report) -> bool:
-        """Whether it is so. ValueError for a name that the report does not have; unmeasured times never hold."""
-        known = report.values()
-        if self.name not in known:
-            raise ValueError(f"{self.name!r} is none of {', '.join(sorted(known))}")
-        value = known[self.name]
+    def fails(self, report: Report) -> str | None:
+        """What to say of a run that it makes fail: it is so, or was not measured, as where nothing came back; else None."""
+        value = report.values()[self.name]
+        if value is None:
+            return f"{self.text} (it was not measured)"
         signs = {
             ">": operator.gt,
             ">=": operator.ge,
@@ -73,19 +83,33 @@ class Condition:
             "==": operator.eq,
             "!=": operator.ne,
         }
-        return value is not None and bool(signs[self.sign](value, self.value))
+        return self.text if signs[self.sign](value, self.value) else None
 
 
 _CONDITION = re.compile(r"\s*(\w[\w.]*)\s*(>=|<=|==|!=|>|<)\s*(\d+(?:\.\d+)?)\s*(us|ms|s|%|k|M)?\s*")
-_FACTOR = {None: 1.0, "us": 1.0, "ms": 1e3, "s": 1e6, "%": 0.01, "k": 1e3, "M": 1e6}
+_UNITS: dict[tuple[str, ...], dict[str | None, float]] = {
+    TIMES: {"us": 1.0, "ms": 1e3, "s": 1e6},
+    VALUE_SHARES: {None: 1.0, "%": 0.01},
+    NUMBERS: {None: 1.0, "k": 1e3, "M": 1e6},
+}
 
 
 def condition(text: str) -> Condition:
-    """Read a condition. ValueError for what is none."""
+    """Read a condition. ValueError for what is none, for a name that no report has, and for a unit that does not fit it."""
     match = _CONDITION.fullmatch(text)
     if not match:
         raise ValueError(f"{text!r} is no condition ('connect_p99 > 5ms', 'reset > 0', 'ok_share < 99.9%')")
-    return Condition(text.strip(), match[1], match[2], float(match[3]) * _FACTOR[match[4]])
+    name, sign, number, unit = match.groups()
+    for names, units in _UNITS.items():
+        if name in names:
+            if unit not in units:
+                fitting = ", ".join(each or "none" for each in units)
+                raise ValueError(f"{text!r}: {name} has another unit than {unit or 'none'}: {fitting}")
+            return Condition(text.strip(), name, sign, float(number) * units[unit])
+    known = [each for names in _UNITS for each in names]
+    near = difflib.get_close_matches(name, known, 1)
+    instead = f": is {near[0]} meant?" if near else f", as {', '.join(known[:3])}, errors, ok_share"
+    raise ValueError(f"{text!r}: {name} is nothing that a report has{instead}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +176,12 @@ class Report:
             return "the source pool: every port was in use or in TIME_WAIT; give more --source addresses or --ports"
         if self.counts["rows_ran_out"]:
             return "the table: every row was in use, those in TIME_WAIT included: give --max-connections"
-        late = self.counts["late"] > LATE * max(self.counts["opened"], 1)
+        late = self.counts["late"] >= max(LATE * self.counts["opened"], LATE_LEAST)
         busiest = max(each.busy for each in self.threads)
         if busiest > BUSY:
             who = "it" if len(self.threads) == 1 else f"the busiest of its {len(self.threads)} threads"
             return f"the generator: {who} used {busiest:.0%} of a CPU" + (", and opened late" if late else "")
-        if late and self.scenario["rate"]:
+        if late and (self.scenario["rate"] or any(each["rate"] for each in self.scenario["stage"])):
             return f"the generator, or the CPUs it shares: {self.counts['late']:,} connections were opened more than 1 ms late"
         return None
 
@@ -166,7 +190,7 @@ class Report:
         found: dict[str, float | None] = dict(self.counts)
         for name in OUTCOMES:
             found[f"{name}_share"] = self.counts[name] / self.told if self.told else None
-        found["errors"] = sum(self.counts[name] for name in OUTCOMES if name not in ("ok", "cut_off"))
+        found["errors"] = sum(self.counts[name] for name in OUTCOMES if name != "ok")
         found["opened_a_second"] = self.counts["opened"] / self.seconds
         found["answered_a_second"] = self.counts["answered"] / self.seconds
         found["held"] = self.held.live
@@ -215,7 +239,7 @@ class Report:
 
     def csv(self) -> str:
         """One line a second: phase, rates, percentiles, ports, states."""
-        states = sorted({name for sample in self.samples for name in sample.states})
+        states = [state.name for state in State if state is not State.LISTEN]
         out = io.StringIO()
         writer = csv.writer(out)
         names = list(self.samples[0].rates)
@@ -245,8 +269,9 @@ class Report:
         counts = self.counts
         opened, answered = counts["opened"], counts["answered"]
         lines = [f"target       {self.target}  ({self.machine})"]
+        established = "" if counts["established"] == opened else f", {counts['established']:,} established"
         lines.append(
-            f"load         {self.seconds:.2f} s: {opened:,} connections opened ({opened / self.seconds:,.0f}/s), "
+            f"load         {self.seconds:.2f} s: {opened:,} connections opened ({opened / self.seconds:,.0f}/s){established}, "
             f"{answered:,} answers ({answered / self.seconds:,.0f}/s)"
         )
         held = self.held.live - self.held.states.get("SYN_SENT", 0)  # what still connects is not open
@@ -278,7 +303,7 @@ class Report:
                 ("time_wait_reused", "4-tuples taken over from TIME_WAIT"), ("retransmitted", "segments sent again"),
                 ("lost_out", "segments refused by the device"), ("icmp_network", "ICMP: no route to that network"),
                 ("icmp_host", "ICMP: no such host"), ("icmp_port", "ICMP: no such port, or a firewall"),
-                ("icmp_forbidden", "ICMP: forbidden by a firewall"),
+                ("icmp_forbidden", "ICMP: forbidden by a firewall"), ("icmp_too_large", "ICMP: packet too large for the path"),
             )
             if counts[name]
         ]  # fmt: skip

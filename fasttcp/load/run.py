@@ -27,7 +27,7 @@ from fasttcp.load.lanes import Lanes, share_out
 from fasttcp.load.namespace import enter_private_network
 from fasttcp.load.netlink import Route, local_addresses, route_to
 from fasttcp.load.preflight import look, silence
-from fasttcp.load.report import Report, Sample, Thread
+from fasttcp.load.report import PHASES, Report, Sample, Thread
 from fasttcp.load.scenario import Scenario, Stage
 from fasttcp.load.server import OwnServer
 from fasttcp.profiles import Profile
@@ -72,6 +72,9 @@ def _memory() -> int:
 def _rows(scenario: Scenario) -> tuple[int, int]:
     """Rows at once, and how far the table may grow."""
     most = scenario.max_connections or max(1 << 16, min(LARGEST_TABLE, _memory() // 2 // ROW_BYTES))
+    hold = max([scenario.hold, *(each.hold or 0 for each in scenario.stage)])
+    if hold > most and not scenario.max_connections:
+        raise ValueError(f"hold is {hold:,}: there is memory for {most:,} connections here")
     return min(most, max(4096, scenario.most_held)), most
 
 
@@ -83,14 +86,14 @@ class _World:
     route: Route | None
 
 
-def _refuse_taken(scenario: Scenario, addresses: Iterable[str], whose: str) -> None:
-    """ValueError for a source network in which the kernel has an address: it would take the answers for its own."""
+def refuse_taken(option: str, networks: Iterable[str], addresses: Iterable[str], whose: str) -> None:
+    """ValueError for a network in which the kernel has an address: it would take what is sent there for its own."""
     taken = [ip_address(text) for text in addresses]
-    for text in scenario.source:
+    for text in networks:
         network = ip_network(text, strict=False)
         for address in taken:
             if address.version == network.version and address in network:
-                raise ValueError(f"--source {text} holds {address}, {whose}: its kernel would answer")
+                raise ValueError(f"{option} {text} holds {address}, {whose}: its kernel would answer")
 
 
 @contextlib.contextmanager
@@ -99,7 +102,7 @@ def _own_world(scenario: Scenario, profile: Profile) -> Iterator[_World]:
     version = 6 if scenario.ipv6 else 4
     address, kernel, routed, pool = OWN_NETWORK[version]
     connections = max(scenario.most_held, 1000)
-    _refuse_taken(scenario, [address], "the address of the server")
+    refuse_taken("--source", scenario.source, [address], "the address of the server")
     with Lanes(scenario.threads, scenario.source or (pool,), profile) as lanes:
         enter_private_network()
         lanes.open(addresses=(kernel,), networks=scenario.source or routed)
@@ -115,7 +118,7 @@ def _world(scenario: Scenario, profile: Profile) -> Iterator[_World]:
     """The network of the machine, as it is."""
     assert scenario.target is not None
     if not scenario.source:
-        raise ValueError("a target needs --source: a network that is routed to this machine and is nobody's else")
+        raise ValueError("a target needs --source: a network that is routed to this machine, and whose addresses nobody has")
     host = scenario.target[0]
     try:
         route = route_to(host)
@@ -123,7 +126,8 @@ def _world(scenario: Scenario, profile: Profile) -> Iterator[_World]:
         raise OSError(
             error.errno, f"this machine has no route to {host}: `ip route add {host} via ITS_ROUTER` ({error.strerror})"
         ) from None
-    _refuse_taken(scenario, local_addresses(), "an address of this machine")
+    refuse_taken("--source", scenario.source, local_addresses(), "an address of this machine")
+    refuse_taken("--source", scenario.source, [host], "the target's address")
     with Lanes(scenario.threads, scenario.source, profile) as lanes:
         lanes.open(networks=scenario.source)
         if route.local and ip_address(host).is_loopback and ip_address(host).version == 4:
@@ -192,6 +196,9 @@ class _Run:
                 max(1, begin[number]), max_capacity=rows[number],
                 profile=profile.replace(ip_local_port_range=lane.ports), seed=seed,
             )  # fmt: skip
+            # Its clock is the machine's from the beginning: numbers and timestamps grow from one run to the next, as those of
+            # any host, so a target tells them from what it has left of an earlier run (RFC 6528 section 3).
+            table.advance(0)
             clients.append(
                 LoadClient(
                     table, lane.fd, lane.sources, [self.world.target], request=scenario.request, end=scenario.expect,
@@ -239,7 +246,7 @@ class _Run:
             churn = churn if each.churn is None else each.churn
             self.phase = f"stage {number} of {len(stages)}" if len(stages) > 1 else "running"
             end = time.monotonic() + each.seconds  # before the plan: what is due when the time is over is not opened
-            self._plan(each.rate, hold, churn)
+            self._plan(each.rate, hold, churn, fewer=each.hold is not None and not each.rate)
             if not self._until(end, 0):
                 break
         for client in self.clients:
@@ -266,14 +273,16 @@ class _Run:
     def over(self) -> bool:
         return all(client.over for client in self.clients)
 
-    def _plan(self, rate: float, hold: int, churn: float) -> None:
-        """Each thread's part. What is replaced is in proportion to what is held: a thread that holds nothing replaces nothing."""
+    def _plan(self, rate: float, hold: int, churn: float, *, fewer: bool = False) -> None:
+        """Each thread's part. What is replaced is in proportion to what is held: a thread that holds nothing replaces nothing.
+        fewer: what is open beyond `hold` is closed."""
         whole, held = sum(self.weights), share_out(hold, self.weights)
         for number, client in enumerate(self.clients):
             part = self.weights[number] / whole
             client.plan(
                 rate=rate * part, poisson=self.scenario.arrivals == "poisson", hold=held[number],
                 churn=churn * (held[number] / hold if hold else part),
+                fewer=fewer,
                 delay_ns=round(number * 1e9 / rate) if rate else 0,  # by turns: one after the other as one thread would
             )  # fmt: skip
 
@@ -383,7 +392,7 @@ class _Run:
             threads=threads,
             lanes=world.lanes.how,
             counts=_sum([each.counts for each in threads]),
-            latency={name: self._latency(name.replace(" ", "_")) for name in ("connect", "first byte", "close")},
+            latency={name: self._latency(name.replace(" ", "_")) for name in PHASES},
             held=held,
             samples=self.samples,
             ports=sum(each.pool for each in threads),

@@ -32,13 +32,18 @@ NOBODYS_NETWORKS = tuple((ip_network(text), what) for text, what in NOBODYS)
 ENDS = ("nothing", "bytes", "line", "close", "content-length", "http")  # the last two are the same
 CLOSES = ("fin", "rst", "peer")
 KINDS = ("fixed", "exponential", "pareto", "lognormal", "forever")
+SHAPES = {"pareto": 1.5, "lognormal": 1.0}  # where none is given
 WORDS = {"on": True, "off": False, "none": None}  # of a parameter's value
+DURATION = 10.0  # seconds, where none is given
+LONGEST = 1e7  # seconds, four months: what is longer is a mistake
+MOST_ROWS = 1 << 28
+MOST_BODY, MOST_PROCESSES = 1 << 28, 4096  # of the server of its own
 MOST_THREADS = 256  # as many queues as a TUN device has, linux drivers/net/tun.c MAX_TAP_QUEUES
 SERVERS = ("http", "http-close", "echo", "sink", "backlog")
 CHOICES = {"arrivals": ("constant", "poisson"), "expect": ENDS, "close": CLOSES, "server": SERVERS}
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kmg]?)", re.ASCII)
-_TIME = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|min|m|h)?", re.ASCII)
+_TIME = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(us|ms|s|min|m|h)?", re.ASCII)
 
 
 def count(value: Any) -> int:
@@ -78,13 +83,18 @@ def draw(value: Any) -> tuple[str, float, float]:
         return ("forever", 0.0, 0.0)
     if kind not in KINDS:
         kind, rest = "fixed", text
-    mean, _, shape = rest.partition(":")
+    mean, colon, shape = rest.partition(":")
     try:
-        number = float(shape) if shape else {"pareto": 1.5, "lognormal": 1.0}.get(kind, 0.0)
+        if kind == "forever" or (colon and kind not in SHAPES):
+            raise ValueError(shape)
+        number = float(shape) if colon else SHAPES.get(kind, 0.0)
+        if (kind == "pareto" and not 1 < number < 1e3) or (kind == "lognormal" and not 0 < number < 10):
+            raise ValueError(shape)
         return (kind, seconds(mean) * 1e9, number)
     except ValueError:
         raise ValueError(
-            f"{value!r} is no distribution of times (5s, exponential:5s, pareto:5s:1.5, lognormal:5s:1, forever)"
+            f"{value!r} is no distribution of times (5s, exponential:5s, pareto:5s:1.5 with a shape above 1, lognormal:5s:1 with a "
+            "sigma below 10, forever)"
         ) from None
 
 
@@ -126,18 +136,15 @@ def stage(value: Any) -> Stage:
     try:
         if not colon:
             raise ValueError
-        rate, hold, churn = 0.0, None, None
+        given: dict[str, Any] = {}
         for word in what.split(","):
-            name, _, number = word.partition("=")
-            if word == "hold":
-                continue
-            if name == "hold":
-                hold = count(number)
-            elif name == "churn":
-                churn = per_second(number)
-            else:
-                rate = per_second(number if name == "rate" else word)
-        return Stage(seconds(length), rate, hold, churn)
+            name, equals, number = word.partition("=")
+            if not equals and word != "hold":
+                name, number = "rate", word
+            if name in given or name not in ("hold", "churn", "rate"):
+                raise ValueError
+            given[name] = None if word == "hold" else count(number) if name == "hold" else per_second(number)
+        return Stage(seconds(length), given.get("rate", 0.0), given.get("hold"), given.get("churn"))
     except ValueError:
         raise ValueError(f"{value!r} is no stage (30s:50k/s, 2m:hold, 1m:hold=100k,churn=5k/s)") from None
 
@@ -174,7 +181,7 @@ class Scenario:
     churn: float = 0.0
     rate: float = 0.0
     arrivals: str = "constant"
-    duration: float = 10.0
+    duration: float = DURATION
     stage: tuple[Stage, ...] = ()
     request: bytes = b""
     expect: str = "nothing"
@@ -213,11 +220,18 @@ class Scenario:
         for name, words in CHOICES.items():
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it can be {', '.join(words)}")
-        for name in ("hold", "churn", "rate", "timeout", "grace"):
+        for name in ("hold", "churn", "rate"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be 0 or more")
-        if not 0 < self.duration < 1e7 and not self.stage:
-            raise ValueError(f"duration is {self.duration} s: it must be more than 0")
+        for name in ("timeout", "grace"):
+            if not 0 <= getattr(self, name) <= LONGEST:
+                raise ValueError(f"{name} is {getattr(self, name):g} s: it must be from 0 to {LONGEST:g}")
+        if not 0 < self.seconds <= LONGEST:
+            raise ValueError(f"duration is {self.seconds:g} s: it must be more than 0, and at most {LONGEST:g}")
+        if self.stage and (self.hold or self.churn or self.rate or self.duration != DURATION):
+            raise ValueError("stages say what is held, replaced and opened, and how long: no hold, churn, rate, duration beside")
+        if self.think[0] == "forever":
+            raise ValueError("think is forever: the next request would never come; give requests = 1 and life = forever")
         if not (self.hold or self.rate or any(each.rate or each.hold for each in self.stage)):
             raise ValueError("nothing would be opened: give hold, rate or a stage with one of them")
         if not 1 <= self.threads <= MOST_THREADS:
@@ -231,7 +245,12 @@ class Scenario:
         if self.expect_line is not None and self.expect == "nothing":
             raise ValueError("expect_line needs an answer: give expect as well (line, bytes, close, http)")
         if (self.expect == "bytes") != (self.expect_bytes > 0):
-            raise ValueError("expect bytes needs their number, and nothing else does")
+            raise ValueError(f"expect is {self.expect!r}, of {self.expect_bytes} bytes: give their number, at least 1")
+        if self.arrivals != "constant" and not (self.rate or any(each.rate for each in self.stage)):
+            raise ValueError(f"arrivals are those of a rate: give one, or no {self.arrivals}")
+        for name, most in (("max_connections", MOST_ROWS), ("body", MOST_BODY), ("server_processes", MOST_PROCESSES)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} is {getattr(self, name)}: it can be {most} at most")
         if self.target and not self.may_test_this_target and not is_safe(self.target[0]):
             raise ValueError(
                 f"{self.target[0]} is no loopback, private or benchmark address (198.18.0.0/15): give "

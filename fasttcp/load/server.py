@@ -7,6 +7,7 @@ They end when their standard input does, so whatever ends the load ends them too
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -170,7 +171,8 @@ def main() -> None:
             for other in listeners[1:]:
                 other.close()
     if mine[0] is listeners[0]:
-        print(json.dumps({"processes": len(listeners), "pids": [os.getpid(), *pids]}), flush=True)
+        with contextlib.suppress(BrokenPipeError):  # whoever started us is gone; the end of standard input says so too
+            print(json.dumps({"processes": len(listeners), "pids": [os.getpid(), *pids]}), flush=True)
     if waits:
         select.select([0], [], [])
     else:

@@ -27,7 +27,7 @@ cdef struct Wire:
     Segment  *out               # (WIRE_BATCH,) to be written
     Outcome  *outcome           # (WIRE_BATCH,) what became of `segment`
     const uint8_t **payload     # (WIRE_BATCH,) data of `segment`, in the arena
-    Segment  *quoted            # (WIRE_BATCH,) ends and numbers of our segments that ICMP says were not delivered
+    Segment  *quoted            # (WIRE_BATCH,) what ICMP says of our segments; see packets/icmp.pxd
     size_t    quotes            # how many, at the last wire_read
     uint64_t  packets_in
     uint64_t  packets_out       # segments; several may go by one write

@@ -40,6 +40,7 @@ class HostSocket(NamedTuple):
     uid: int
     inode: int  # 0: no process holds it
     backlog: int = 0  # of a listener: connections that can wait to be accepted
+    waiting: int = 0  # of a listener: how many do
 
     @property
     def names(self) -> tuple[str, str]:
@@ -79,9 +80,9 @@ def _dump(family: int, states: int) -> Iterator[HostSocket]:
                 if length < _HEADER.size + _MESSAGE.size or at + length > len(data):
                     raise OSError(f"a netlink message of {length} bytes, {_HEADER.size + _MESSAGE.size} are needed")
                 told = _MESSAGE.unpack_from(data, at + _HEADER.size)
-                _, state, _, _, lport, rport, local, remote, _, _, expires, _, unsent, uid, inode = told
+                _, state, _, _, lport, rport, local, remote, _, _, expires, unread, unsent, uid, inode = told
                 yield HostSocket(
                     state, local[:size], int.from_bytes(lport, "big"), remote[:size], int.from_bytes(rport, "big"), expires,
-                    uid, inode, unsent if state == LISTEN else 0,
+                    uid, inode, *((unsent, unread) if state == LISTEN else ()),
                 )  # fmt: skip
                 at += (length + 3) & ~3

@@ -1,5 +1,6 @@
 """What `fasttcp load` and `fasttcp serve` refuse before anything is sent, and what becomes of their report and their command."""
 
+import json
 import os
 import shlex
 import signal
@@ -51,12 +52,63 @@ def possible():
 
 
 @pytest.mark.usefixtures("possible")
-@pytest.mark.parametrize("more", [["--json", "/dev/full"], ["--fail-if", "nope>1"]])
-def test_the_report_is_shown_whatever_comes_after(more):
-    done = run(*LOAD, *more)
-    assert done.returncode == (1 if "--json" in more else 2)
-    assert "\n  ok " in done.stdout
-    assert ("/dev/full" if "--json" in more else "'nope'") in done.stderr
+def test_one_output_that_fails_keeps_nothing_from_the_others(tmp_path):
+    page = tmp_path / "page.html"
+    done = run(*LOAD, "--json", "/dev/full", "--csv", "/dev/full/x", "--html", page)
+    assert done.returncode == 2 and "/dev/full" in done.stderr, "that is no folder, which is seen before"
+    done = run(*LOAD, "--json", "/dev/full", "--html", page)
+    assert done.returncode == 1 and "/dev/full" in done.stderr
+    assert "\n  ok " in done.stdout and page.read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.usefixtures("possible")
+@pytest.mark.parametrize("condition", ["errors >= 0", "first_byte_p99 < 5s"], ids=["so", "not measured"])
+def test_a_condition_counts_whoever_reads_the_report(condition, tmp_path):
+    """Nobody reads it here: the end of the pipe is closed at once."""
+    file = tmp_path / "report.json"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*LOAD, "--json", file, "--fail-if", condition], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=30, check=False
+    )
+    os.close(writer)
+    assert done.returncode == 99 and f"failed: {condition}" in done.stderr
+    assert json.loads(file.read_text())["outcomes"]["ok"] == 5
+
+
+def test_a_condition_of_nothing_is_refused_before_the_load():
+    done = run(*LOAD, "--fail-if", "nope > 1")
+    assert (done.returncode, done.stdout) == (2, "") and "nope is nothing that a report has" in done.stderr
+
+
+@pytest.mark.usefixtures("possible")
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_load_that_is_told_to_end_closes_and_reports(sent):
+    child = subprocess.Popen([*COMMAND, "load", "--hold", "50", "--duration", "60s", "--json"], stdout=subprocess.PIPE, text=True)
+    time.sleep(1.5)
+    child.send_signal(sent)
+    told = json.loads(child.communicate(timeout=30)[0])
+    assert child.returncode == 0 and told["interrupted"] == 1 and told["outcomes"]["ok"] == 50
+
+
+def test_what_belongs_to_the_server_of_its_own_has_no_place_beside_a_target():
+    done = run(*COMMAND, "load", "127.0.0.1:80", "--source", "198.19.0.0/24", "--hold", "1", "--body", "5")
+    assert (done.returncode, done.stdout) == (2, "") and "--body is of the server of its own" in done.stderr
+
+
+def test_two_reports_in_one_file_are_refused(tmp_path):
+    done = run(*LOAD, "--json", tmp_path / "a", "--csv", tmp_path / "a")
+    assert (done.returncode, done.stdout) == (2, "") and "one file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [(["--listen", "127.0.0.0/8"], "loopback"), (["--listen", "198.19.0.0/24", "--ipv6"], "no IPv6"),
+     (["--read-rate", "0"], "--read-rate"), (["--max-connections", "0"], "--max-connections")],
+)  # fmt: skip
+def test_what_serve_cannot_serve(words, says):
+    done = run(*COMMAND, "serve", *words, "--run", "true")
+    assert (done.returncode, done.stdout) == (2, "") and says in done.stderr
 
 
 @pytest.mark.usefixtures("possible")

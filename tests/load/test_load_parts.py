@@ -211,7 +211,10 @@ def test_words_are_read():
 @pytest.mark.parametrize(
     ("read", "word"),
     [(count, "1.5"), (count, "-1"), (per_second, "fast"), (seconds, "5 days"), (draw, "normal:5s"), (stage, "50k/s"),
-     (stage, "5s:what=3"), (stage, {"rate": 5}), (condition, "p99 too high"), (condition, "x > 5 kg")],
+     (stage, "5s:what=3"), (stage, "5s:hold=5,hold=6"), (stage, "5s:10/s,20/s"), (draw, "5s:3"), (draw, "exponential:1s:3"),
+     (draw, "forever:2"), (draw, "pareto:1s:1"), (draw, "lognormal:1s:0"), (condition, "nosuch > 5"), (condition, "opened < 5ms"),
+     (condition, "connect_p99 > 5"), (condition, "connect_p99 > 50%"), (condition, "ok > 50%"),
+     (stage, {"rate": 5}), (condition, "p99 too high"), (condition, "x > 5 kg")],
 )  # fmt: skip
 def test_other_words_are_refused_by_name(read, word):
     with pytest.raises(ValueError, match=re.escape(repr(word)) if isinstance(word, str) else "for"):
@@ -221,14 +224,29 @@ def test_other_words_are_refused_by_name(read, word):
 def test_conditions_know_units():
     assert condition("connect_p99 > 5ms").value == 5000
     assert condition("ok_share<99.9%").value == pytest.approx(0.999)
+    assert condition("opened > 5k").value == 5000 and condition("first_byte_mean >= 2s").value == 2_000_000
+    with pytest.raises(ValueError, match="is errors meant"):
+        condition("errrors > 0")
+
+
+def test_requests_have_their_escapes_read():
+    assert load.text_bytes(r"a\r\n\t\\ é") == "a\r\n\t\\ é".encode()
+    for text in ("a\\", r"\x41", r"\q"):
+        with pytest.raises(ValueError, match=re.escape(repr(text))):
+            load.text_bytes(text)
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [({}, "nothing would be opened"), ({"rate": 5, "churn": 1}, "churn replaces"),
      ({"hold": 5, "expect": "all"}, "expect is 'all'"),
-     ({"hold": 5, "expect": "bytes"}, "needs their number"), ({"hold": 5, "expect_line": "x"}, "needs an answer"),
-     ({"hold": 5, "duration": 0}, "duration"), ({"hold": 5, "close": "rst", "half_close": True}, "half_close")],
+     ({"hold": 5, "expect": "bytes"}, "give their number"), ({"hold": 5, "expect_line": "x"}, "needs an answer"),
+     ({"hold": 5, "duration": 0}, "duration"), ({"hold": 5, "close": "rst", "half_close": True}, "half_close"),
+     ({"stage": (stage("5s:hold=5"),), "rate": 5.0}, "no hold, churn, rate or duration beside".replace(" or ", ", ")),
+     ({"stage": (stage("5s:hold=5"),), "duration": 5.0}, "beside"), ({"stage": (stage("0s:hold=5"),)}, "duration is 0 s"),
+     ({"hold": 5, "duration": 1e8}, "at most"), ({"hold": 5, "timeout": 1e9}, "timeout"), ({"hold": 5, "body": 1 << 33}, "body"),
+     ({"hold": 5, "think": draw("forever")}, "think is forever"), ({"hold": 5, "arrivals": "poisson"}, "arrivals"),
+     ({"hold": 5, "max_connections": 1 << 40}, "max_connections"), ({"hold": 5, "server_processes": 100_000}, "server_processes")],
 )  # fmt: skip
 def test_scenarios_that_do_not_fit_together_say_so(given, says):
     with pytest.raises(ValueError, match=says):
@@ -353,7 +371,7 @@ def test_http_of_a_scenario_file_is_that_of_the_command_line(tmp_path):
         (["127.0.0.1:8080"], b""),
         (["http://127.0.0.1"], b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
         (["http://127.0.0.1:8080/a?b=c/{n}"], b"GET /a?b=c/{n} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n"),
-        (["http://[::1]/", "--ipv6"], b"GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n"),
+        (["http://[::1]/"], b"GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n"),
         (["http://[::1]:81/x"], b"GET /x HTTP/1.1\r\nHost: [::1]:81\r\n\r\n"),
         (["--http", "--close", "peer"], b"GET / HTTP/1.1\r\nHost: fasttcp\r\nConnection: close\r\n\r\n"),
         (["--http", "--close", "peer", "--requests", "2"], b"GET / HTTP/1.1\r\nHost: fasttcp\r\n\r\n"),
@@ -371,7 +389,8 @@ def test_what_a_url_and_http_ask_for(words, request_):
 
 
 @pytest.mark.parametrize("text", ["https://127.0.0.1/", "ftp://127.0.0.1", "127.0.0.1:80/a", "http://127.0.0.1/a b", "http://127.0.0.1/\u00e9",
-                                  "http://", "http://127.0.0.1:0/", "127.0.0.1", ":80:", "http://127.0.0.1:x/"])  # fmt: skip
+                                  "http://", "http://127.0.0.1:0/", "[::1:80", "::1]:80",
+                                  "127.0.0.1", ":80:", "http://127.0.0.1:x/"])  # fmt: skip
 def test_what_is_no_target(text):
     with pytest.raises(argparse.ArgumentTypeError, match=re.escape(repr(text))):
         load._target(text)

@@ -179,6 +179,42 @@ def test_an_empty_pool_of_ports_is_an_outcome():
     assert "source pool" in told["limit"]
 
 
+def test_a_stage_that_holds_fewer_closes_the_others():
+    told = report("--stage", "400ms:hold=200", "--stage", "1200ms:hold=50", "--stage", "400ms:hold=80", *HTTP)
+    clean(told)
+    assert told["held"]["live"] == 80 and told["counts"]["opened"] == 230
+    assert 50 in [sample["live"] for sample in told["samples"]]
+
+
+def test_a_server_that_stands_still_is_seen_in_full_by_what_is_replaced():
+    """500 replaced a second; the server's processes are stopped for a second: half of those of 2 s wait for it."""
+    child = subprocess.Popen(
+        [
+            *BEFORE, sys.executable, "-m", "fasttcp", "load", "--hold", "20", "--churn", "500", "--duration", "2500ms", *HTTP,
+            "--json",
+        ],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(1.2)
+    servers = [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if _parent(pid) == child.pid]
+    for pid in servers:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(1)
+    for pid in servers:
+        os.kill(pid, signal.SIGCONT)
+    told = json.loads(child.communicate(timeout=60)[0])
+    clean(told)
+    assert servers and told["counts"]["opened"] > 1000
+    assert told["latency"]["first_byte"]["p90_us"] > 400_000, "a tenth of them would be 20 if the schedule stood still as well"
+
+
+def _parent(pid):
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
 @pytest.mark.parametrize(("more", "limit"), [(["--ports", "40000-40049"], "source pool"), (["--max-connections", "50"], "table")])
 def test_connections_that_cannot_be_held_are_told_of(more, limit):
     told = report("--hold", "100", "--duration", "300ms", "--source", "198.19.7.1/32", *more)
@@ -295,13 +331,14 @@ def test_outputs(tmp_path):
     assert not re.search(r"https?://|<script|url\(", page), "the page needs nothing else"
     lines = (tmp_path / "a.csv").read_text().splitlines()
     assert lines[0].startswith("seconds,phase,live,opened_a_second") and len(lines) >= 3
+    assert lines[0].endswith("SYN_RCVD,ESTABLISHED,FIN_WAIT_1,FIN_WAIT_2,CLOSE_WAIT,CLOSING,LAST_ACK,TIME_WAIT")
     assert json.loads((tmp_path / "a.json").read_text())["outcomes"]["ok"] > 50
 
 
 def test_scenario_file(tmp_path):
     file = tmp_path / "s.toml"
     file.write_text(
-        'hold = 30\nduration = "200ms"\nrequest = "a\\r\\n\\r\\n"\nexpect = "content-length"\n'
+        'request = "a\\r\\n\\r\\n"\nexpect = "content-length"\n'
         'server = "http"\n[[stage]]\nfor = "300ms"\nhold = "40"\n'
     )
     told = report("--scenario", str(file))
