@@ -317,11 +317,11 @@ def _line(progress: Progress) -> None:
 
 def _unwritable(args: argparse.Namespace) -> str:
     """Why a file that the report is to go to cannot be written: better said before a load of hours than after it."""
-    names = [name for name in (args.csv, args.html, args.json) if name is not None and (name != "-" or name is not args.json)]
-    if len(set(map(os.path.abspath, names))) < len(names):
-        return f"{', '.join(names)}: two reports cannot go to one file"
+    names = [name for name in (args.csv, args.html, None if args.json == "-" else args.json) if name is not None]
     if "-" in names:
         return "only --json goes to standard output: give --csv and --html a file"
+    if len(set(map(os.path.abspath, names))) < len(names):
+        return f"{', '.join(names)}: two reports cannot go to one file"
     for name in names:
         folder = os.path.dirname(os.path.abspath(name))
         if os.path.isdir(name):

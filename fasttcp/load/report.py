@@ -103,8 +103,8 @@ def condition(text: str) -> Condition:
     for names, units in _UNITS.items():
         if name in names:
             if unit not in units:
-                fitting = ", ".join(each or "none" for each in units)
-                raise ValueError(f"{text!r}: {name} has another unit than {unit or 'none'}: {fitting}")
+                fitting = " or ".join(each or "no unit" for each in units)
+                raise ValueError(f"{text!r}: {name} is compared with a number in {fitting}, not in {unit or 'no unit'}")
             return Condition(text.strip(), name, sign, float(number) * units[unit])
     known = [each for names in _UNITS for each in names]
     near = difflib.get_close_matches(name, known, 1)

@@ -70,7 +70,7 @@ def _memory() -> int:
 
 
 def _rows(scenario: Scenario) -> tuple[int, int]:
-    """Rows at once, and how far the table may grow."""
+    """Rows at once, and how far the table may grow. ValueError for more connections than there is memory for."""
     most = scenario.max_connections or max(1 << 16, min(LARGEST_TABLE, _memory() // 2 // ROW_BYTES))
     hold = max([scenario.hold, *(each.hold or 0 for each in scenario.stage)])
     if hold > most and not scenario.max_connections:
@@ -150,12 +150,13 @@ def run_load(
     says what mends it). When a thread fails, the others end with it, and its error is raised.
     """
     profile = find_profile(scenario.profile).replace(**scenario.changes)
+    rows = _rows(scenario)
     with (
         (_own_world if scenario.target is None else _world)(scenario, profile) as world,
         contextlib.ExitStack() as after,
         ThreadPoolExecutor(scenario.threads, "fasttcp-load") as others,  # it ends before the devices do
     ):
-        running = _Run(scenario, profile, world, others, warn)
+        running = _Run(scenario, profile, rows, world, others, warn)
         for client in running.clients:
             after.callback(client.release)
         for text in look(scenario, world.target, world.route, world.lanes.devices).warnings:
@@ -165,14 +166,20 @@ def run_load(
 
 class _Run:
     def __init__(
-        self, scenario: Scenario, profile: Profile, world: _World, others: ThreadPoolExecutor, warn: Callable[[str], None]
+        self,
+        scenario: Scenario,
+        profile: Profile,
+        rows: tuple[int, int],
+        world: _World,
+        others: ThreadPoolExecutor,
+        warn: Callable[[str], None],
     ) -> None:
         self.scenario, self.world, self.others, self.warn = scenario, world, others, warn
         self.notes: list[str] = []
         self.silent = True  # nothing has come back yet, and that was not said
         # Each thread has the share of the load that its lane has of the pool: so the pool lasts as long as one thread's.
         self.weights = [lane.pool for lane in world.lanes.lanes]
-        self.clients = self._clients(profile)
+        self.clients = self._clients(profile, *rows)
         self._look_at_threads()
         self.samples: list[Sample] = []
         self.begin = self.sampled = time.monotonic()
@@ -182,9 +189,8 @@ class _Run:
         self.last_counts = [client.counts() for client in self.clients]
         self.interrupted = 0
 
-    def _clients(self, profile: Profile) -> list[LoadClient]:
+    def _clients(self, profile: Profile, first: int, most: int) -> list[LoadClient]:
         scenario, threads = self.scenario, self.scenario.threads
-        first, most = _rows(scenario)
         begin, rows = share_out(first, self.weights), share_out(most, self.weights)
         if 0 in rows:
             raise ValueError(f"max_connections is {most}: too few for {threads} threads")

@@ -96,6 +96,11 @@ def test_what_belongs_to_the_server_of_its_own_has_no_place_beside_a_target():
     assert (done.returncode, done.stdout) == (2, "") and "--body is of the server of its own" in done.stderr
 
 
+def test_more_connections_than_memory_are_refused_at_once():
+    done = run(*COMMAND, "load", "--hold", "900M")
+    assert (done.returncode, done.stdout) == (2, "") and "hold is 900,000,000: there is memory for " in done.stderr
+
+
 def test_two_reports_in_one_file_are_refused(tmp_path):
     done = run(*LOAD, "--json", tmp_path / "a", "--csv", tmp_path / "a")
     assert (done.returncode, done.stdout) == (2, "") and "one file" in done.stderr
