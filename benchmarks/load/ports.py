@@ -1,10 +1,10 @@
 """Past the ports: connections that the client closes first, as fast as each client can, and how many in each five seconds.
 
-    python -m benchmarks.load.ports [--seconds 40] (root, Linux)
+    python -m benchmarks.load.ports [--seconds 40]        (root, Linux)
 
 Who closes first keeps the port in TIME_WAIT, 60 s in Linux. A client on the kernel's sockets has 28,232 of them towards one
-address and port (32768 to 60999), so its 28,233rd connection fails, and then some 470 a second succeed. Each connection has one
-small HTTP exchange, 100 at once, with the epoll server of `fasttcp load`. wrk is left out: it leaves the close to the server.
+address and port (32768 to 60999). Each connection has one small HTTP exchange, 100 at once, with the epoll server of `fasttcp
+load`. wrk is left out: it leaves the close to the server.
 """
 
 from __future__ import annotations
