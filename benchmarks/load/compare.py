@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 SERVER, CLIENT, PORT = "198.18.0.1", "198.18.0.2", 8080
@@ -82,6 +84,28 @@ def serve(kind: str, folder: str) -> subprocess.Popen[bytes]:
         f"with OwnServer({SERVER!r}, {PORT}, mode='http-close', connections=10000, processes=1): sys.stdin.read()"
     )
     return subprocess.Popen(inside(NAMES[0], sys.executable, "-c", code), stdin=subprocess.PIPE)
+
+
+@contextlib.contextmanager
+def own_server(connections: int, *, processes: int = 0) -> Iterator[int]:
+    """Fresh networks with the epoll server of `fasttcp load` in the server's one; its process. They are gone afterwards."""
+    code = (
+        "import sys; from fasttcp.load.server import OwnServer\n"
+        f"with OwnServer({SERVER!r}, {PORT}, mode='http', connections={connections}, processes={processes}):\n"
+        "    print('listens', flush=True); sys.stdin.read()"
+    )
+    try:
+        networks()
+        with subprocess.Popen(
+            inside(NAMES[0], sys.executable, "-c", code), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as server:
+            assert server.stdin is not None and server.stdout is not None
+            server.stdout.readline()
+            yield server.pid
+            server.stdin.close()
+    finally:
+        for name in NAMES:
+            subprocess.run(["ip", "netns", "delete", name], check=False)
 
 
 # ---- the clients: each returns (exchanges a second, errors) ----------------------------------------------------------

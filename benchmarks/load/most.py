@@ -26,7 +26,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.load.compare import NAMES, PORT, SERVER, inside, networks
+from benchmarks.load.compare import NAMES, PORT, SERVER, inside, own_server
 from fasttcp.load.server import raise_file_limit
 
 WANTED = 40_000  # more than there are ports
@@ -39,11 +39,6 @@ class User(FastHttpUser):
     def once(self):
         self.client.get("/")
 """
-SERVE = (
-    "import sys; from fasttcp.load.server import OwnServer\n"
-    f"with OwnServer({SERVER!r}, {PORT}, mode='http', connections=int(sys.argv[1])):\n"
-    "    print('listens', flush=True); sys.stdin.read()"
-)
 
 
 class Established:
@@ -170,22 +165,9 @@ def main() -> int:
         if name in ("wrk", "locust") and not shutil.which(name):
             print(f"{name}: left out, not installed")
             continue
-        try:
-            networks()
-            server = subprocess.Popen(
-                inside(NAMES[0], sys.executable, "-c", SERVE, "110000"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
-            assert server.stdin is not None and server.stdout is not None
-            server.stdout.readline()
-            with Established(server.pid) as established:
-                said, rss = run()
-            print(f"{name:22} {established.most:9,} {rss / 1e6:7,.0f} {rss / max(established.most, 1):11,.0f}  {said}", flush=True)
-            server.stdin.close()
-            server.wait()
-            server.stdout.close()
-        finally:
-            for each in NAMES:
-                subprocess.run(["ip", "netns", "delete", each], check=False)
+        with own_server(110_000) as server, Established(server) as established:
+            said, rss = run()
+        print(f"{name:22} {established.most:9,} {rss / 1e6:7,.0f} {rss / max(established.most, 1):11,.0f}  {said}", flush=True)
     return 0
 
 

@@ -20,15 +20,10 @@ import sys
 import time
 from collections import Counter
 
-from benchmarks.load.compare import NAMES, PORT, SERVER, inside, networks
+from benchmarks.load.compare import NAMES, PORT, SERVER, inside, own_server
 
 CONNECTIONS = 100
 EVERY = 5  # seconds
-SERVE = (
-    "import sys; from fasttcp.load.server import OwnServer\n"
-    f"with OwnServer({SERVER!r}, {PORT}, mode='http', connections=1000, processes=1):\n"
-    "    print('listens', flush=True); sys.stdin.read()"
-)
 
 Found = tuple[list[int], dict[str, int]]  # connections in each five seconds; errors by name
 
@@ -99,18 +94,8 @@ def main() -> int:
         print("left out: needs root and the `ip` command")
         return 0
     for name, run in CLIENTS.items():
-        try:
-            networks()
-            server = subprocess.Popen(inside(NAMES[0], sys.executable, "-c", SERVE), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            assert server.stdin is not None and server.stdout is not None
-            server.stdout.readline()
+        with own_server(1000, processes=1):
             done, errors = run(args.seconds)
-            server.stdin.close()
-            server.wait()
-            server.stdout.close()
-        finally:
-            for each in NAMES:
-                subprocess.run(["ip", "netns", "delete", each], check=False)
         told = ", ".join(f"{n:,} {error}" for error, n in errors.items()) or "no error"
         print(f"{name:30} {sum(done):9,} = {' + '.join(f'{n:,}' for n in done)}; {told}", flush=True)
     return 0

@@ -35,14 +35,14 @@ for module in $(cat /modules/order); do insmod /modules/$module; done
 mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=262144,cache=loose host /lower
 mount -t tmpfs memory /over
 mkdir /over/changed /over/work
-mount -t overlay -o lowerdir=/lower,upperdir=/over/changed,workdir=/over/work all /root
-for each in proc sys dev; do mount --move /$each /root/$each; done
-mkdir -p /root/dev/pts /root/dev/shm
-mount -t devpts pts /root/dev/pts
-mount -t tmpfs memory /root/dev/shm
+mount -t overlay -o lowerdir=/lower,upperdir=/over/changed,workdir=/over/work all /all
+for each in proc sys dev; do mount --move /$each /all/$each; done
+mkdir -p /all/dev/pts /all/dev/shm
+mount -t devpts pts /all/dev/pts
+mount -t tmpfs memory /all/dev/shm
 ip link set lo up
-cp /command /root/command
-exec switch_root /root /bin/sh /command
+cp /command /all/command
+exec switch_root /all /bin/sh /command
 """
 
 
@@ -88,7 +88,7 @@ cd {shlex.quote(os.getcwd())}
 echo "{ENDED} $?"
 {shlex.quote(busybox)} poweroff -f
 """
-    files = dict.fromkeys(("bin", "proc", "sys", "dev", "lower", "over", "root", "modules"), (0o40755, b""))
+    files = dict.fromkeys(("bin", "proc", "sys", "dev", "lower", "over", "all", "modules"), (0o40755, b""))
     files["bin/busybox"] = 0o100755, Path(busybox).read_bytes()
     files["init"] = 0o100755, INIT.encode()
     files["command"] = 0o100644, script.encode()
