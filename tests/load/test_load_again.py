@@ -7,18 +7,13 @@ import sys
 import time
 
 import pytest
-from kernel.diag import sockets
 from kernel.netns import Namespace, why_not
+
+from fasttcp.load.run import _kernel_established
+from load.kernel_server import serving
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=str(why_not()))
 
-SERVER = """
-import sys
-from fasttcp.load.server import OwnServer
-with OwnServer("198.18.0.1", 80, mode=sys.argv[1], connections=1000):
-    print("listens", flush=True)
-    sys.stdin.read()
-"""
 CALL = ["load", "198.18.0.1:80", "--source", "198.19.0.0/24", "--ports", "40000-40001", "--json", "--quiet"]
 
 
@@ -34,17 +29,11 @@ def started(here, *words):
     return here.popen([sys.executable, "-m", "fasttcp", *CALL, *words], stdout=subprocess.PIPE, text=True)
 
 
-def serving(here, mode):
-    server = here.popen([sys.executable, "-c", SERVER, mode], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert server.stdout.readline() == "listens\n"
-    return server
-
-
 def test_behind_a_load_that_was_killed(here):
-    server = serving(here, "http")
+    server = serving(here, "198.18.0.1")
     first = started(here, "--hold", "100", "--duration", "60s")
     end = time.monotonic() + 20
-    while sum(each.state == "ESTABLISHED" for each in sockets(here)) < 100:
+    while here.run(_kernel_established) < 100:
         assert time.monotonic() < end
         time.sleep(0.05)
     first.send_signal(signal.SIGKILL)
@@ -57,7 +46,7 @@ def test_behind_a_load_that_was_killed(here):
 
 def test_behind_a_load_whose_connections_the_server_has_closed(here):
     """They are in TIME_WAIT there: a SYN with a number and a timestamp beyond theirs opens them again at once."""
-    server = serving(here, "http-close")
+    server = serving(here, "198.18.0.1", "http-close")
     again = []
     for _ in range(3):
         child = started(here, "--http", "--close", "peer", "--rate", "400", "--duration", "500ms")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from kernel.netns import Namespace, veth_pair, why_not
 
 from fasttcp.load import _testing
+from load.kernel_server import serving
 
 NETWORK, HOST, PORT, FORBIDDEN, TOO_LARGE = 1, 2, 3, 4, 5
 OURS, THEIRS, ROUTER = b"\xc6\x13\x00\x01", b"\xc6\x12\x00\x02", b"\xc6\x12\x00\x09"
@@ -119,15 +120,6 @@ def test_a_connection_that_a_router_refuses_ends_at_once(route):
     assert report["samples"][-1]["seconds"] < 2
 
 
-SERVER = """
-import sys
-from fasttcp.load.server import OwnServer
-with OwnServer(sys.argv[1], 80, connections=1000):
-    print("listens", flush=True)
-    sys.stdin.read()
-"""
-
-
 def reached(namespace, address):
     """IPv6 addresses are at work some time after they were added only."""
     end = time.monotonic() + 5
@@ -158,8 +150,7 @@ def test_packets_too_large_for_the_path_go_out_in_smaller_ones(address, other, s
         link = f"ip address add {other}/{bits} dev to-there nodad; ip link set to-there mtu {mtu}"
         routed(here, f"sysctl -qw {forward} {limit}; {link}")
         routed(there, f"ip address add {address}/{bits} dev to-here nodad; ip route add {source} via {other}")
-        server = there.popen([sys.executable, "-c", SERVER, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert server.stdout.readline() == "listens\n"
+        server = serving(there, address)
         reached(here, address)
         _, counts, outcomes = load(
             here, target, "--source", source, "--rate", "100", "--request", f"@{tmp_path / 'request'}", "--expect", "http"
